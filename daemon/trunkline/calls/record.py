@@ -144,7 +144,7 @@ class RecordingRef(_Wire):
     kind: RecordingKind = RecordingKind.CALL
 
 
-class CallRecord(_Wire):
+class CallRecord(_Wire, kw_only=True):
     """A Call. Fields from `id` to `created_at` are the store's: None until a row exists (as in `replay`)."""
 
     id: str | None = None
