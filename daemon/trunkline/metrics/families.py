@@ -1,0 +1,121 @@
+"""The pulled families: their names, their labels, and which values a label may take.
+
+Source of the names: https://prometheus.io/docs/practices/naming/ ; of the event kinds: the AMI events that Asterisk 22
+documents at https://docs.asterisk.org/Asterisk_22_Documentation/API_Documentation/AMI_Events/ .
+"""
+
+from typing import Literal, NamedTuple
+
+from trunkline.calls.record import LIVE
+
+OTHER = "other"  # where values outside the closed set are counted together
+
+
+class Pulled(NamedTuple):
+    """A family whose numbers somebody else keeps. `label` is the one beside `pbx`; None for a single number."""
+
+    name: str  # without the _total that a counter gets
+    kind: Literal["counter", "gauge"]
+    help: str
+    label: str | None = None
+    allowed: frozenset[str] | None = None  # None: at most MAX_VALUES different ones, the rest is OTHER
+
+
+MAX_VALUES = 32
+
+_KNOWN_KINDS = frozenset(
+    """
+    AGIExecEnd AGIExecStart AOC-D AOC-E AOC-S AgentCalled AgentComplete AgentConnect AgentDump AgentLogin
+    AgentLogoff AgentRingNoAnswer Agents AgentsComplete Alarm AlarmClear AorDetail AorList AorListComplete
+    AsyncAGIEnd AsyncAGIExec AsyncAGIStart AttendedTransfer AuthDetail AuthMethodNotAllowed BlindTransfer
+    BridgeCreate BridgeDestroy BridgeEnter BridgeInfoChannel BridgeInfoComplete BridgeLeave BridgeListComplete
+    BridgeListItem BridgeMerge BridgeVideoSourceUpdate CEL Cdr ChallengeResponseFailed ChallengeSent ChanSpyStart
+    ChanSpyStop ChannelTalkingStart ChannelTalkingStop ConfbridgeEnd ConfbridgeJoin ConfbridgeLeave ConfbridgeList
+    ConfbridgeListComplete ConfbridgeListRooms ConfbridgeListRoomsComplete ConfbridgeMute ConfbridgeRecord
+    ConfbridgeStart ConfbridgeStopRecord ConfbridgeTalking ConfbridgeUnmute ContactList ContactListComplete
+    ContactStatus ContactStatusDetail CoreShowChannel CoreShowChannelMap CoreShowChannelMapComplete
+    CoreShowChannelsComplete DAHDIChannel DNDState DTMFBegin DTMFEnd DeadlockStart DeviceStateChange
+    DeviceStateListComplete DialBegin DialEnd DialState EndpointDetail EndpointDetailComplete EndpointList
+    EndpointListComplete ExtensionStateListComplete ExtensionStatus FAXSession FAXStatus FailedACL Flash FullyBooted
+    Hangup HangupHandlerPop HangupHandlerPush HangupHandlerRun HangupRequest Hold IdentifyDetail InvalidAccountID
+    InvalidPassword InvalidTransport LoadAverageLimit LocalBridge LocalOptimizationBegin LocalOptimizationEnd MCID
+    MWIGet MWIGetComplete MeetmeEnd MeetmeJoin MeetmeLeave MeetmeMute MeetmeTalking MemoryLimit MessageWaiting
+    MiniVoiceMail MixMonitorMute MixMonitorStart MixMonitorStop MonitorStart MonitorStop MusicOnHoldStart
+    MusicOnHoldStop NewAccountCode NewCallerid NewConnectedLine NewExten Newchannel Newexten Newstate
+    OriginateResponse ParkedCall ParkedCallGiveUp ParkedCallSwap ParkedCallTimeOut ParkedCallsComplete PeerStatus
+    Pickup PresenceStateChange PresenceStateListComplete PresenceStatus QueueCallerAbandon QueueCallerJoin
+    QueueCallerLeave QueueEntry QueueMember QueueMemberAdded QueueMemberPause QueueMemberPenalty QueueMemberRemoved
+    QueueMemberRinginuse QueueMemberStatus QueueParams QueueStatusComplete QueueSummary QueueSummaryComplete
+    RTCPReceived RTCPSent ReceiveFAX Registry Reload Rename RequestBadFormat RequestNotAllowed RequestNotSupported
+    SendFAX SessionLimit SessionTimeout Shutdown SoftHangupRequest SpanAlarm SpanAlarmClear Status StatusComplete
+    SuccessfulAuth TestEvent TransportDetail UnParkedCall UnexpectedAddress Unhold UserEvent VarSet
+    VoicemailUserEntry VoicemailUserEntryComplete Wink
+    """.split()  # noqa: SIM905  # two hundred quoted names are no easier to read
+)
+
+EVENTS_READ = Pulled(
+    "trunkline_ami_events_read",
+    "counter",
+    "AMI events decoded, by kind (other: not a kind of Asterisk 22).",
+    "kind",
+    _KNOWN_KINDS,
+)
+EVENTS_SKIPPED = Pulled(
+    "trunkline_ami_events_skipped",
+    "counter",
+    "AMI events of kinds that are not wanted, passed over undecoded.",
+    "kind",
+    _KNOWN_KINDS,
+)
+EVENTS_REFUSED = Pulled(
+    "trunkline_ami_events_refused", "counter", "AMI events that the guard did not believe, by reason.", "reason"
+)
+FRAMES_BAD = Pulled(
+    "trunkline_ami_frames_bad",
+    "counter",
+    "AMI frames that could not be decoded (too long, garbage), by reason.",
+    "reason",
+)
+EVENT_LAG = Pulled(
+    "trunkline_ami_event_lag_seconds",
+    "gauge",
+    "Time between an event's own Timestamp and its arrival here, of the last one.",
+)
+LINK_UP = Pulled("trunkline_ami_link_up", "gauge", "1 when the PBX is logged in to, booted and resynced, else 0.")
+CONNECTS = Pulled("trunkline_ami_connects", "counter", "Logins to the PBX that succeeded; the first included.")
+RECONNECTS = Pulled(
+    "trunkline_ami_reconnects", "counter", "Times the link to the PBX was lost and had to be made again."
+)
+RESYNCS = Pulled(
+    "trunkline_ami_resyncs", "counter", "Resyncs by the PBX's own lists, after a connect or a refused event."
+)
+RESYNC_TIME = Pulled("trunkline_ami_resync_seconds", "gauge", "How long the last resync took.")
+CALLS_ACTIVE = Pulled(
+    "trunkline_calls_active",
+    "gauge",
+    "Calls alive now, by status.",
+    "status",
+    frozenset(status.value for status in LIVE),
+)
+CHANNELS_ACTIVE = Pulled("trunkline_channels_active", "gauge", "Channels tracked now.")
+SPOOL_DEPTH = Pulled("trunkline_spool_calls", "gauge", "Changed calls that wait on disk because PostgreSQL is away.")
+WRITE_QUEUE = Pulled("trunkline_store_waiting_calls", "gauge", "Changed calls that wait in memory for the next batch.")
+DATABASE_UP = Pulled("trunkline_store_up", "gauge", "1 when the last write reached PostgreSQL, else 0.")
+
+PULLED = (
+    EVENTS_READ,
+    EVENTS_SKIPPED,
+    EVENTS_REFUSED,
+    FRAMES_BAD,
+    EVENT_LAG,
+    LINK_UP,
+    CONNECTS,
+    RECONNECTS,
+    RESYNCS,
+    RESYNC_TIME,
+    CALLS_ACTIVE,
+    CHANNELS_ACTIVE,
+    SPOOL_DEPTH,
+    WRITE_QUEUE,
+    DATABASE_UP,
+)
