@@ -9,6 +9,9 @@ class Frame(NamedTuple):
     kind: str  # the Event's name; "" for a response
     fields: dict[str, str]  # in the order of the wire; the first of a repeated key wins
     repeated: tuple[tuple[str, str], ...] = ()  # (key, value) of the further ones, as `Output:` or `ChanVariable:`
+    irregular: str = (
+        ""  # the whole text, where a key repeats, a line has none, or blocks without a head of their own followed
+    )
 
 
 class Event(NamedTuple):

@@ -1,0 +1,195 @@
+"""What the guard believes: an event counts only if Asterisk wrote it, all of it. Pure.
+
+A caller can put CR LF into his number, or into the number he dials, and so write lines and whole blocks into the stream
+(FINDINGS: event forging; each value is cut at 80 characters). Genuine events begin with Event, Privilege, Timestamp,
+SystemName, then the channel's or bridge's own fields, in an order that never changes: those are too many characters for one
+value to imitate. What a caller broke is mended where the safe parts say enough (the head before the first number, the ids in
+front of the tail), else refused; both are counted, and `suspicious` tells the link to resync.
+"""
+
+import re
+
+from trunkline.asterisk.event import Event, Frame
+
+_ORDER = ["Event", "Privilege", "Timestamp", "SystemName"]
+_TIMESTAMP = re.compile(r"\d{9,11}\.\d{6}")
+_PRIVILEGE = re.compile(r"[a-z]+(,[a-z]+)*")
+_REPEATS_BY_DESIGN = re.compile(
+    r"(Dest|Transferer|Transferee|OrigTransferer|SecondTransferer|TransferTarget|Parkee|Parker|"
+    r"Retriever|Local(One|Two)|Source|Target|Spyer|Spyee)?ChanVariable"
+)
+
+_CHANNEL = ("Channel", "Uniqueid", "Linkedid")
+_DEST = ("DestChannel", "DestUniqueid", "DestLinkedid")
+_BRIDGE = ("BridgeUniqueid",)
+_LOCALS = ("LocalOneChannel", "LocalOneUniqueid", "LocalTwoChannel", "LocalTwoUniqueid")
+_PARKEE = ("ParkeeChannel", "ParkeeUniqueid", "ParkeeLinkedid", "ParkingSpace")
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        "Newchannel Newstate NewCallerid NewConnectedLine Hold Unhold HangupRequest SoftHangupRequest DTMFBegin DTMFEnd "
+        "MixMonitorStart MixMonitorStop MixMonitorMute MusicOnHoldStart MusicOnHoldStop".split(),
+        _CHANNEL,
+    ),
+    "Hangup": (*_CHANNEL, "Cause"),
+    "Rename": ("Channel", "Newname", "Uniqueid"),
+    "Newexten": (*_CHANNEL, "Application"),
+    "VarSet": (*_CHANNEL, "Variable", "Value"),
+    "DialBegin": _DEST,
+    "DialState": (*_DEST, "DialStatus"),
+    "DialEnd": (*_DEST, "DialStatus"),
+    "BridgeCreate": _BRIDGE,
+    "BridgeDestroy": _BRIDGE,
+    "BridgeEnter": _BRIDGE + _CHANNEL,
+    "BridgeLeave": _BRIDGE + _CHANNEL,
+    "BridgeMerge": ("ToBridgeUniqueid", "FromBridgeUniqueid"),
+    "BlindTransfer": ("Result", "TransfererChannel", "TransfererUniqueid", "TransfererLinkedid"),
+    "AttendedTransfer": (
+        "Result", "OrigTransfererChannel", "OrigTransfererUniqueid", "OrigTransfererLinkedid",
+        "SecondTransfererChannel", "SecondTransfererUniqueid", "SecondTransfererLinkedid",
+    ),
+    "Pickup": (*_CHANNEL, "TargetChannel", "TargetUniqueid", "TargetLinkedid"),
+    "LocalBridge": _LOCALS,
+    "LocalOptimizationBegin": _LOCALS,
+    "LocalOptimizationEnd": _LOCALS,
+    "ParkedCall": _PARKEE,
+    "ParkedCallGiveUp": _PARKEE,
+    "ParkedCallTimeOut": _PARKEE,
+    "ParkedCallSwap": _PARKEE,
+    "UnParkedCall": (*_PARKEE, "RetrieverChannel", "RetrieverUniqueid", "RetrieverLinkedid"),
+    "QueueCallerJoin": (*_CHANNEL, "Queue"),
+    "QueueCallerLeave": (*_CHANNEL, "Queue"),
+    "QueueCallerAbandon": (*_CHANNEL, "Queue"),
+    "AgentCalled": (*_CHANNEL, *_DEST, "Queue"),
+    "AgentConnect": (*_CHANNEL, *_DEST, "Queue"),
+    "AgentComplete": (*_CHANNEL, *_DEST, "Queue"),
+    "AgentRingNoAnswer": (*_CHANNEL, *_DEST, "Queue"),
+    "ConfbridgeStart": ("Conference", "BridgeUniqueid"),
+    "ConfbridgeEnd": ("Conference", "BridgeUniqueid"),
+    "ConfbridgeJoin": ("Conference", "BridgeUniqueid", *_CHANNEL),
+    "ConfbridgeLeave": ("Conference", "BridgeUniqueid", *_CHANNEL),
+    "OriginateResponse": ("Response", "Channel", "Uniqueid"),
+    "Shutdown": ("Shutdown",),
+}  # fmt: skip
+
+# Of a broken event: what stands behind the last value that a caller can write, up to the end (optional ones in brackets).
+_IDS = ["Priority", "Uniqueid", "Linkedid"]
+_DEST_IDS = ["DestPriority", "DestUniqueid", "DestLinkedid"]
+_MENDABLE: dict[str, tuple[list[str], ...]] = {
+    **dict.fromkeys("Newchannel Newstate NewCallerid NewConnectedLine BridgeLeave Unhold".split(), (_IDS,)),
+    "BridgeEnter": (_IDS, [*_IDS, "SwapUniqueid"]),
+    "Hold": (_IDS, [*_IDS, "MusicClass"]),
+    "HangupRequest": (_IDS, [*_IDS, "Cause"]),
+    "SoftHangupRequest": (_IDS, [*_IDS, "Cause"]),
+    "Hangup": ([*_IDS, "Cause", "Cause-txt"],),
+    "DialBegin": ([*_DEST_IDS, "DialString"],),
+    "DialState": ([*_DEST_IDS, "DialStatus"],),
+    "DialEnd": ([*_DEST_IDS, "DialStatus"], [*_DEST_IDS, "DialStatus", "Forward"]),
+    "QueueCallerJoin": ([*_IDS, "Queue", "Position", "Count"],),
+    "QueueCallerLeave": ([*_IDS, "Queue", "Position", "Count"],),
+    "QueueCallerAbandon": ([*_IDS, "Queue", "Position", "OriginalPosition", "HoldTime"],),
+}
+_CALLER_WRITES = frozenset(
+    {
+        "CallerIDNum",
+        "ConnectedLineNum",
+        "Exten",
+        "AccountCode",
+        "CallerIDName",
+        "ConnectedLineName",
+        "Context",
+        "Language",
+    }
+)
+
+
+class Guard:
+    """Judges the frames of one PBX. Keeps its counts over reconnects.
+
+    systemname: what every event must carry; None where the PBX sets none (the checks that are left still hold).
+    timestamps: does the PBX set timestampevents? Without it `at` is the time of arrival.
+    """
+
+    def __init__(self, systemname: str | None, *, timestamps: bool = True) -> None:
+        self.systemname = systemname
+        self.timestamps = timestamps
+        self.passed = 0
+        self.refused: dict[str, int] = {}
+        self.mended = 0
+        self.suspicious = 0  # grows with everything refused or mended: a reason to resync
+        self._order = [k for k in _ORDER if (k != "Timestamp" or timestamps) and (k != "SystemName" or systemname)]
+
+    def check(self, frame: Frame, now: float) -> Event | None:
+        """The event in this frame, or None if it is none or not to be believed. now: epoch seconds of its arrival."""
+        kind, fields, _, irregular = frame
+        if not kind:
+            if irregular:
+                self._refused("continuation")
+            return None
+        if irregular and not all(_REPEATS_BY_DESIGN.fullmatch(k) for k, _ in frame.repeated):
+            return self._mend(frame, now)
+        if irregular and "\r\n\r\n" in irregular:
+            return self._mend(frame, now)
+        keys = iter(fields)
+        for expected in self._order:
+            if next(keys, None) != expected:
+                if kind == "FullyBooted":
+                    return Event(kind, now, fields)
+                return self._refused("head")
+        if self.systemname and fields["SystemName"] != self.systemname:
+            return self._refused("systemname")
+        required = REQUIRED.get(kind)
+        if required is not None:
+            for key in required:
+                if key not in fields:
+                    return self._refused("incomplete")
+            # what follows the head is the channel's (or the bridge's) own: a caller's value cannot imitate so much
+            if required is _CHANNEL and next(keys) != "Channel":
+                return self._refused("order")
+        self.passed += 1
+        return Event(kind, self._time(fields, now), fields)
+
+    def _time(self, fields: dict[str, str], now: float) -> float:
+        if not self.timestamps:
+            return now
+        try:
+            return float(fields["Timestamp"])
+        except ValueError:
+            return now
+
+    def _refused(self, reason: str) -> Event | None:
+        self.suspicious += 1
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        return None
+
+    def _mend(self, frame: Frame, now: float) -> Event | None:
+        """A genuine event that a caller's value has broken up: keep what he could not have written, or refuse it."""
+        kind = frame.kind
+        lines = [line.partition(":") for line in frame.irregular.split("\r\n") if line]
+        pairs = [(k, v.removeprefix(" ")) for k, colon, v in lines if colon]
+        head = [k for k, _ in pairs[: len(self._order)]]
+        first = dict(pairs[: len(self._order)])
+        if head != self._order or not _PRIVILEGE.fullmatch(first["Privilege"]):
+            return self._refused("head")
+        if self.timestamps and not _TIMESTAMP.fullmatch(first["Timestamp"]):
+            return self._refused("head")
+        if self.systemname and first["SystemName"] != self.systemname:
+            return self._refused("systemname")
+        if len(lines) != len(pairs):
+            return self._refused("broken")
+        for tail in _MENDABLE.get(kind, ()):
+            if [k for k, _ in pairs[-len(tail) :]] == tail:
+                break
+        else:
+            return self._refused("broken")
+        fields = dict(first)
+        for key, value in pairs[len(head) : -len(tail)]:
+            if key in fields:
+                break
+            fields[key] = value
+            if key in _CALLER_WRITES:
+                break  # from here on, anything may be the caller's
+        fields.update(pairs[-len(tail) :])
+        self.mended += 1
+        self.suspicious += 1
+        return Event(kind, self._time(fields, now), fields)
