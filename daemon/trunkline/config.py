@@ -1,0 +1,264 @@
+"""Settings: one TOML file and the environment, read and checked once, every mistake told at once.
+
+Rooms are handed values out of these, never the settings themselves. `load()` is the way in;
+trunkline.example.toml explains each key to the admin.
+"""
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Meta
+
+from trunkline.config_reading import ConfigError, Reader, Secret, Section
+
+DEFAULT_FILE = "trunkline.toml"
+FILE_VARIABLE = "TRUNKLINE_CONFIG"
+SHORTEST_KEY = 16
+
+Port = Annotated[int, Meta(ge=1, le=65535, description="a port, 1 to 65535")]
+FreePort = Annotated[int, Meta(ge=0, le=65535, description="a port, 1 to 65535, or 0 for any free one")]
+Line = Annotated[
+    str, Meta(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+\Z", description="text without control characters")
+]
+Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:%-]+\Z", description="a host name or an IP address")]
+
+
+class Account(Section, frozen=True, kw_only=True):
+    """Whose calls these are."""
+
+    name: Line = "default"
+
+
+class Database(Section, frozen=True, kw_only=True):
+    """PostgreSQL."""
+
+    url: Annotated[Secret, Meta(description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
+
+    def problems(self) -> list[str]:
+        """Refuse what is no URL of a PostgreSQL database, without showing it: it holds the password."""
+        allowed = "allowed: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        try:
+            url = urlsplit(self.url.reveal())
+            _ = url.port  # parsed when asked for, and raises when it is no port
+        except ValueError:
+            return [f"url: is not a URL; {allowed}"]
+        if url.scheme not in ("postgresql", "postgres"):
+            return [f"url: does not begin with postgresql://; {allowed}"]
+        return [] if url.path.strip("/") else [f"url: names no database; {allowed}"]
+
+
+class Pbx(Section, frozen=True, kw_only=True):
+    """One Asterisk and how its AMI is reached."""
+
+    host: Host
+    port: Port | None = None  # None: see ami_port
+    username: Line = "trunkline"
+    secret: Annotated[Secret, Meta(description="the AMI user's secret, text without control characters")]
+    tls: Annotated[Line, Meta(description='"off", "on", or the path of a CA file')] = "off"
+    systemname: Line | None = None  # None: learnt from the first event
+    trunks: Annotated[
+        tuple[Line, ...], Meta(min_length=1, description='a list of endpoint patterns such as ["PJSIP/trunk*"]')
+    ] = ("PJSIP/trunk*",)
+    region: Annotated[str, Meta(description='an ISO 3166 country code such as "GB"')] | None = None
+    enabled: bool = True
+
+    @property
+    def ami_port(self) -> int:
+        """The port, or the usual one in manager.conf: 5038, with TLS 5039."""
+        return self.port or (5038 if self.tls == "off" else 5039)
+
+    def problems(self) -> list[str]:
+        """Refuse a secret that would break the AMI's lines, a country that is none, a CA file that is not there."""
+        problems = []
+        if any(ord(c) < 32 or ord(c) == 127 for c in self.secret.reveal()):
+            problems.append("secret: holds a control character or line end; allowed: text without control characters")
+        if self.region is not None:
+            from phonenumbers import SUPPORTED_REGIONS  # here: slow to load, and not every command reads settings
+
+            if self.region not in SUPPORTED_REGIONS:
+                meant = f" did you mean {self.region.upper()}?" if self.region.upper() in SUPPORTED_REGIONS else ""
+                allowed = 'an ISO 3166 country code such as "GB"'
+                problems.append(f"region: {self.region!r} is no country;{meant} allowed: {allowed}")
+        if self.tls not in ("off", "on") and not Path(self.tls).is_file():
+            problems.append(f'tls: {self.tls!r} is no file; allowed: "off", "on", or the path of a CA file')
+        return problems
+
+
+class Http(Section, frozen=True, kw_only=True):
+    """The API's listener."""
+
+    host: Host = "127.0.0.1"
+    port: FreePort = 8080
+    api_keys: Annotated[
+        tuple[Secret, ...], Meta(description=f"a list of keys, each of {SHORTEST_KEY} or more characters, no spaces")
+    ] = ()
+
+    def problems(self) -> list[str]:
+        """Refuse guessable keys, and an open door: without a key only this machine may ask."""
+        problems = []
+        for n, key in enumerate(self.api_keys, 1):
+            text = key.reveal()
+            if len(text) < SHORTEST_KEY or not text.isascii() or not text.isprintable() or " " in text:
+                wanted = f"{SHORTEST_KEY} or more printable ASCII characters, no spaces"
+                problems.append(f"api_keys: key {n} is too short or not printable; allowed: {wanted}")
+        if not self.api_keys and not _loopback(self.host):
+            problems.append(
+                f"host: {self.host!r} can be reached from other machines and there is no API key; "
+                'allowed: a loopback address such as "127.0.0.1", or any with api_keys or api_key_file'
+            )
+        return problems
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """What is logged and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["pretty", "json"] = "pretty"
+
+
+class Spool(Section, frozen=True, kw_only=True):
+    """Where calls wait on disk while PostgreSQL is away."""
+
+    path: Annotated[Path, Meta(description="a directory that the daemon may write to")] = Path("spool")
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """Everything that was configured."""
+
+    account: Account = Account()
+    database: Database
+    pbx: tuple[Pbx, ...]
+    http: Http = Http()
+    log: Log = Log()
+    spool: Spool = Spool()
+
+
+_SECTIONS: dict[str, type[Section]] = {
+    "account": Account,
+    "database": Database,
+    "http": Http,
+    "log": Log,
+    "pbx": Pbx,
+    "spool": Spool,
+}
+_FILE_KEYS = {("database", "url_file"): "url", ("pbx", "secret_file"): "secret", ("http", "api_key_file"): "api_keys"}
+_VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_SECRET_FILE for the nth [[pbx]]
+    "TRUNKLINE_ACCOUNT_NAME": ("account", "name"),
+    "TRUNKLINE_DATABASE_URL": ("database", "url"),
+    "TRUNKLINE_DATABASE_URL_FILE": ("database", "url_file"),
+    "TRUNKLINE_HTTP_API_KEYS": ("http", "api_keys"),  # separated by commas
+    "TRUNKLINE_HTTP_API_KEY_FILE": ("http", "api_key_file"),
+    "TRUNKLINE_HTTP_HOST": ("http", "host"),
+    "TRUNKLINE_HTTP_PORT": ("http", "port"),
+    "TRUNKLINE_LOG_FORMAT": ("log", "format"),
+    "TRUNKLINE_LOG_LEVEL": ("log", "level"),
+    "TRUNKLINE_SPOOL_PATH": ("spool", "path"),
+}
+
+
+def load(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from `file`, else $TRUNKLINE_CONFIG, else trunkline.toml. Raises ConfigError."""
+    path = Path(file or environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        hint = "copy trunkline.example.toml to it, or name another by --config or TRUNKLINE_CONFIG"
+        raise ConfigError(str(path), [f"there is no such file; {hint}"]) from None
+    except OSError as error:
+        raise ConfigError(str(path), [f"it cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), ["it is not UTF-8 text"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(path), [f"it is not TOML: {error}"]) from None
+    return check(raw, source=str(path), base=path.parent, environ=environ)
+
+
+def check(
+    raw: Mapping[str, Any], *, source: str = "settings", base: Path = Path(), environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Turn a decoded TOML document into Settings. Relative paths count from `base`. Raises ConfigError."""
+    reader = Reader(base, _FILE_KEYS)
+    tables = _tables(raw, reader)
+    _override(tables, environ or {})
+    tables.setdefault("spool", {}).setdefault("path", "spool")  # so that the default counts from base too
+    values: dict[str, Any] = {
+        name: reader.section(name, kind, tables.get(name, {})) for name, kind in _SECTIONS.items() if name != "pbx"
+    }
+    rows = tables.get("pbx", [])
+    for row in rows:
+        if isinstance(tls := row.get("tls"), str) and tls not in ("off", "on"):
+            row["tls"] = str(base / tls)
+    values["pbx"] = tuple(reader.section(f"pbx[{n}]", Pbx, row) for n, row in enumerate(rows, 1))
+    if not rows and not any(problem.startswith("pbx:") for problem in reader.problems):
+        reader.problems.append("pbx: there is none; allowed: one [[pbx]] section for each PBX, with host and secret")
+    _refuse_twins(values["pbx"], reader)
+    if reader.problems:
+        raise ConfigError(source, reader.problems)
+    return Settings(**values)
+
+
+def _tables(raw: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
+    """Copy the known sections, refusing unknown ones and those of the wrong shape."""
+    found: dict[str, Any] = {}
+    for name, value in raw.items():
+        if name not in _SECTIONS:
+            reader.unknown(name, name, _SECTIONS)
+        elif name == "pbx":
+            if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+                found[name] = [dict(row) for row in value]
+            else:
+                reader.problems.append("pbx: is no list of sections; allowed: [[pbx]], two brackets, for each PBX")
+        elif isinstance(value, dict):
+            found[name] = dict(value)
+        else:
+            reader.problems.append(f"{name}: is no section; allowed: [{name}] and its keys below")
+    return found
+
+
+def _override(tables: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Let the environment win over the file."""
+    for variable, (section, key) in _VARIABLES.items():
+        if (text := environ.get(variable)) is not None:
+            value: Any = text
+            if key == "api_keys":
+                value = [part.strip() for part in text.split(",") if part.strip()]
+            elif key == "port" and text.isascii() and text.isdigit():
+                value = int(text)
+            _put(tables.setdefault(section, {}), section, key, value)
+    for n, row in enumerate(tables.get("pbx", []), 1):
+        for key in ("secret", "secret_file"):
+            if (text := environ.get(f"TRUNKLINE_PBX_{n}_{key.upper()}")) is not None:
+                _put(row, "pbx", key, text)
+
+
+def _put(table: dict[str, Any], section: str, key: str, value: Any) -> None:
+    """Set a key, and drop the file's other way of giving the same secret."""
+    for (owner, file_key), target in _FILE_KEYS.items():
+        if owner == section and key in (file_key, target):
+            table.pop(file_key, None)
+            table.pop(target, None)
+    table[key] = value
+
+
+def _refuse_twins(pbxs: tuple[Pbx | None, ...], reader: Reader) -> None:
+    """Refuse the same PBX twice: two trackers would write the same calls."""
+    seen: dict[tuple[str, int], int] = {}
+    for n, pbx in enumerate(pbxs, 1):
+        if pbx is not None and pbx.enabled:
+            first = seen.setdefault((pbx.host.lower(), pbx.ami_port), n)
+            if first != n:
+                reader.problems.append(f"pbx[{n}].host: is the same PBX as pbx[{first}]; allowed: each PBX once")
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
