@@ -321,6 +321,11 @@ content_item: Final = Table(
 _KINDS: Final = ("direction", "status")
 _KEYSET: Final = ("started_at", "id")
 
+
+def _page_of_number(name: str, column: str, where: str | None = None) -> Index:
+    return Index(name, "account_id", column, *_KINDS, *_KEYSET, postgresql_where=None if where is None else text(where))
+
+
 call: Final = Table(
     "call",
     metadata,
@@ -385,24 +390,10 @@ call: Final = Table(
     # is always one of from and to, so it has no index of its own.
     Index("ix_call_page", "account_id", *_KEYSET),
     Index("ix_call_page_status", "account_id", *_KINDS, *_KEYSET),
-    Index("ix_call_page_from", "account_id", "from_number", *_KINDS, *_KEYSET),
-    Index("ix_call_page_to", "account_id", "to_number", *_KINDS, *_KEYSET),
-    Index(
-        "ix_call_page_from_e164",
-        "account_id",
-        "from_e164",
-        *_KINDS,
-        *_KEYSET,
-        postgresql_where=text("from_e164 IS NOT NULL"),
-    ),
-    Index(
-        "ix_call_page_to_e164",
-        "account_id",
-        "to_e164",
-        *_KINDS,
-        *_KEYSET,
-        postgresql_where=text("to_e164 IS NOT NULL"),
-    ),
+    _page_of_number("ix_call_page_from", "from_number"),
+    _page_of_number("ix_call_page_to", "to_number"),
+    _page_of_number("ix_call_page_from_e164", "from_e164", where="from_e164 IS NOT NULL"),
+    _page_of_number("ix_call_page_to_e164", "to_e164", where="to_e164 IS NOT NULL"),
     _one_of("direction", stored(Direction)),
     _one_of("status", stored(Status)),
     _one_of("end_reason", stored(EndReason)),
