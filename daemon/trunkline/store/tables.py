@@ -318,12 +318,9 @@ content_item: Final = Table(
     _now("created_at"),
 )
 
-_KINDS: Final = ("direction", "status")
-_KEYSET: Final = ("started_at", "id")
 
-
-def _page_of_number(name: str, column: str, **where: Any) -> Index:
-    return Index(name, "account_id", column, *_KINDS, *_KEYSET, **where)
+def _page_by(name: str, *columns: str, **where: Any) -> Index:
+    return Index(name, "account_id", *columns, "direction", "status", "started_at", "id", **where)
 
 
 call: Final = Table(
@@ -386,12 +383,12 @@ call: Final = Table(
     Index("ix_call_recording", "recording_id", postgresql_where=text("recording_id IS NOT NULL")),
     Index("ix_call_live", "integration_id", postgresql_where=text("ended_at IS NULL")),
     # A page is gathered from one ordered run per (direction, status): store/queries.py. phone_number is from or to.
-    Index("ix_call_page", "account_id", *_KEYSET),
-    Index("ix_call_page_status", "account_id", *_KINDS, *_KEYSET),
-    _page_of_number("ix_call_page_from", "from_number"),
-    _page_of_number("ix_call_page_to", "to_number"),
-    _page_of_number("ix_call_page_from_e164", "from_e164", postgresql_where=text("from_e164 IS NOT NULL")),
-    _page_of_number("ix_call_page_to_e164", "to_e164", postgresql_where=text("to_e164 IS NOT NULL")),
+    Index("ix_call_page", "account_id", "started_at", "id"),
+    _page_by("ix_call_page_status"),
+    _page_by("ix_call_page_from", "from_number"),
+    _page_by("ix_call_page_to", "to_number"),
+    _page_by("ix_call_page_from_e164", "from_e164", postgresql_where=text("from_e164 IS NOT NULL")),
+    _page_by("ix_call_page_to_e164", "to_e164", postgresql_where=text("to_e164 IS NOT NULL")),
     _one_of("direction", stored(Direction)),
     _one_of("status", stored(Status)),
     _one_of("end_reason", stored(EndReason)),
