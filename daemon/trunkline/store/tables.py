@@ -426,6 +426,7 @@ call_alias: Final = Table(
     _word("external_id"),
     Column("account_id", UUID(), nullable=False),  # its call's
     _ref("call_id", "call", cascade=True, nullable=False, index=True),
+    Column("folded_id", UUID(), nullable=True, index=True),  # the id its own row had; None: it never had one
     _now("created_at"),
     PrimaryKeyConstraint("integration_id", "external_id"),
 )
