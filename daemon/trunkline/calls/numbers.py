@@ -34,11 +34,6 @@ def e164(number: str, region: str | None) -> str | None:
     return _e164(number.translate(_PUNCTUATION), region.upper() if region else None)
 
 
-def is_region(region: str) -> bool:
-    """Whether `e164` knows the region: for the check of the configuration."""
-    return region.upper() in phonenumbers.SUPPORTED_REGIONS
-
-
 @lru_cache(maxsize=16_384)
 def _e164(digits: str, region: str | None) -> str | None:
     if digits.startswith("+"):

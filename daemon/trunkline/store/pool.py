@@ -1,0 +1,35 @@
+"""Connections to PostgreSQL for what writes: settings that hold for every one of them.
+
+A Pool is opened without a connection, so that a database which is down at the start is nothing special.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+if TYPE_CHECKING:
+    Pool = asyncpg.Pool[asyncpg.Record]
+    Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+else:
+    Pool = asyncpg.Pool
+    Connection = Any
+
+_SETTINGS: Final = {
+    "application_name": "trunkline",
+    "timezone": "UTC",
+    # The writer looks keys up. A plan made while the tables were small must not scan them once they are big.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+
+
+async def open_pool(url: str, *, max_size: int = 4, connect_timeout: float = 5) -> Pool:
+    """A pool for the writer that has not connected yet; times in seconds.
+
+    Raises ValueError when `url` is no URL of a PostgreSQL database.
+    """
+    return await asyncpg.create_pool(
+        url, min_size=0, max_size=max_size, timeout=connect_timeout, server_settings=_SETTINGS
+    )

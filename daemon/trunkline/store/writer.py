@@ -1,0 +1,303 @@
+"""The one writer of calls: a batch of changes in, rows and events in one transaction out.
+
+Invariants, whatever comes twice, late or torn:
+- A Call has one row per (PBX, externalId); its revision only grows; its legs are those of that revision.
+- Each happening has one event, written with the first revision that carries it.
+- What is refused is said (WriteResult.refused) and never takes others with it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from uuid import UUID, uuid4
+
+import msgspec
+from asyncpg import Record
+
+from trunkline.calls.record import CallRecord, CallUpdate, Direction
+from trunkline.store import writer_sql as sql
+from trunkline.store.change import Change, Key, change_of, coalesce, encoded
+from trunkline.store.faults import of_the_record
+from trunkline.store.linking import Customer, Links, MatchLeads, OpenConversations, contact_of, customer_of, find_links
+from trunkline.store.pool import Connection, Pool
+from trunkline.store.tables import PBX_INTEGRATION
+
+# Rows of one transaction: enough that statements cost nothing a row, few enough that others of the account wait for ms.
+BATCH: Final = 500
+# A path is in a unique index, with characters of up to four bytes in 2,700.
+_LONGEST_PATH: Final = 600
+
+_MERGED: Final = "call.merged"
+_UNLINKED: Final = Links()
+
+
+class Refused(NamedTuple):
+    """A change that the database won't take, and why."""
+
+    change: Change
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What became of the changes of a write."""
+
+    written: int = 0
+    stale: int = 0  # older than what is stored, or of a Call that was folded into another
+    events: int = 0
+    refused: tuple[Refused, ...] = ()
+
+    def __add__(self, other: "WriteResult") -> "WriteResult":
+        return WriteResult(
+            self.written + other.written,
+            self.stale + other.stale,
+            self.events + other.events,
+            self.refused + other.refused,
+        )
+
+
+class _Ready(NamedTuple):
+    """A change that is encoded."""
+
+    change: Change
+    record: CallRecord  # as PostgreSQL can hold it
+    json: bytes
+
+
+class _Row(NamedTuple):
+    """A change that will be written, and where."""
+
+    change: Change
+    record: CallRecord
+    json: bytes
+    id: UUID
+    integration_id: UUID
+    stored: Record | None
+
+
+class _Fold(NamedTuple):
+    """A row that goes because its Call was folded into another."""
+
+    old_id: UUID
+    external_id: str
+    into_id: UUID
+
+
+class CallWriter:
+    """Writes the calls of one account. Safe beside other writers of the same account and PBX."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        account_name: str,
+        *,
+        leads: MatchLeads | None = None,
+        conversations: OpenConversations | None = None,
+    ) -> None:
+        """`leads` and `conversations` (crm/, inbox/) link a Call to its customer; None leaves that link empty."""
+        self._pool = pool
+        self._account_name = account_name
+        self._leads = leads
+        self._conversations = conversations
+
+    async def write(self, updates: Iterable[CallUpdate]) -> WriteResult:
+        """Store what the tracker hands out.
+
+        Raises what `faults.of_the_server` knows when the database is away; then nothing, a part, or all is stored, and
+        the same updates may be written again.
+        """
+        return await self.write_changes([change_of(update) for update in updates])
+
+    async def write_changes(self, changes: Iterable[Change]) -> WriteResult:
+        """Store changes; as `write`."""
+        ready: list[_Ready] = []
+        result = WriteResult()
+        for change in coalesce(changes).values():
+            try:
+                ready.append(_Ready(change, *encoded(change.record)))
+            except (TypeError, ValueError, OverflowError) as error:
+                result += WriteResult(refused=(Refused(change, f"{type(error).__name__}: {error}"),))
+        for start in range(0, len(ready), BATCH):
+            result += await self._write_or_split(ready[start : start + BATCH])
+        return result
+
+    async def _write_or_split(self, batch: Sequence[_Ready]) -> WriteResult:
+        """Write a batch; when the database refuses it, halve it until the record at fault is alone."""
+        try:
+            async with self._pool.acquire() as connection, connection.transaction(isolation="read_committed"):
+                return await self._write_batch(connection, batch)
+        except Exception as error:
+            if not of_the_record(error):
+                raise
+            if len(batch) == 1:
+                return WriteResult(refused=(Refused(batch[0].change, f"{type(error).__name__}: {error}"),))
+        half = len(batch) // 2
+        return await self._write_or_split(batch[:half]) + await self._write_or_split(batch[half:])
+
+    async def _write_batch(self, connection: Connection, batch: Sequence[_Ready]) -> WriteResult:
+        account_id, integrations = await self._lock_integrations(connection, {ready.record.pbx for ready in batch})
+        rows, folds, aliases = await _select_rows(connection, batch, integrations)
+        if not rows:
+            return WriteResult(stale=len(batch))
+        links = await self._links(connection, account_id, rows)
+        written = await _upsert_calls(connection, account_id, rows, links)
+        rows = [row for row in rows if row.id in written]
+        await _fold(connection, account_id, [fold for fold in folds if fold.into_id in written], aliases)
+        await _upsert_recordings(connection, account_id, rows)
+        events = _events(rows, folds)
+        if events:
+            await connection.execute(sql.INSERT_EVENTS, account_id, *map(list, zip(*events, strict=True)))
+        return WriteResult(written=len(rows), stale=len(batch) - len(rows), events=len(events))
+
+    async def _lock_integrations(self, connection: Connection, names: set[str]) -> tuple[UUID, dict[str, UUID]]:
+        """The account and its integration for each PBX, made where they are missing, locked until the commit."""
+        ordered = sorted(names)
+        found = await connection.fetch(sql.LOCK_INTEGRATIONS, self._account_name, PBX_INTEGRATION, ordered)
+        if len(found) < len(ordered):
+            await connection.execute(sql.INSERT_ACCOUNT, self._account_name)
+            await connection.execute(sql.INSERT_INTEGRATIONS, self._account_name, PBX_INTEGRATION, ordered)
+            found = await connection.fetch(sql.LOCK_INTEGRATIONS, self._account_name, PBX_INTEGRATION, ordered)
+        return found[0]["account_id"], {row["pbx"]: row["id"] for row in found}
+
+    async def _links(self, connection: Connection, account_id: UUID, rows: Sequence[_Row]) -> list[Links]:
+        """The links of each row; empty for those whose customer was known before."""
+        if self._leads is None and self._conversations is None:
+            return [_UNLINKED] * len(rows)
+        customers = [_new_customer(row) for row in rows]
+        new = [customer for customer in customers if customer is not None]
+        found = await find_links(connection, account_id, new, self._leads, self._conversations) if new else {}
+        return [_UNLINKED if customer is None else found[customer.contact] for customer in customers]
+
+
+async def _select_rows(
+    connection: Connection, batch: Sequence[_Ready], integrations: dict[str, UUID]
+) -> tuple[list[_Row], list[_Fold], list[tuple[UUID, str, UUID]]]:
+    """What of the batch is news, the rows it folds away, and its aliases as (integration, externalId, into)."""
+    wanted = dict.fromkeys(
+        (integrations[ready.record.pbx], external_id)
+        for ready in batch
+        for external_id in (ready.record.external_id, *ready.record.aliases)
+    )
+    found = await connection.fetch(sql.SELECT_STORED, [key[0] for key in wanted], [key[1] for key in wanted])
+    stored = {(row["integration_id"], row["external_id"]): row for row in found}
+    rows: list[_Row] = []
+    folds: dict[UUID, _Fold] = {}
+    aliases: list[tuple[UUID, str, UUID]] = []
+    folded = _folded_keys(batch)
+    for ready in batch:
+        record = ready.record
+        integration_id = integrations[record.pbx]
+        held = stored.get((integration_id, record.external_id))
+        if Key(record.pbx, record.external_id) in folded or not _is_news(record, held):
+            continue
+        call_id = uuid4() if held is None else held["id"]
+        rows.append(_Row(ready.change, record, ready.json, call_id, integration_id, held))
+        for alias in set(record.aliases) - {record.external_id}:
+            other = stored.get((integration_id, alias))
+            if other is None or other["folded_into"] != call_id:
+                aliases.append((integration_id, alias, call_id))
+            if other is not None and other["id"] is not None and other["id"] != call_id:
+                folds[other["id"]] = _Fold(other["id"], alias, call_id)
+    return rows, list(folds.values()), aliases
+
+
+def _folded_keys(batch: Sequence[_Ready]) -> set[Key]:
+    """The Calls of a batch that others of it have taken in; of two that claim each other the first one stays."""
+    folded: set[Key] = set()
+    for ready in batch:
+        record = ready.record
+        if Key(record.pbx, record.external_id) not in folded:
+            folded.update(Key(record.pbx, alias) for alias in record.aliases if alias != record.external_id)
+    return folded
+
+
+def _is_news(record: CallRecord, held: Record | None) -> bool:
+    """Whether a record is newer than what is stored, and its Call was not folded into another."""
+    if held is None:
+        return True
+    return held["folded_into"] is None and held["revision"] < record.revision
+
+
+def _new_customer(row: _Row) -> Customer | None:
+    """The customer of a row when this write is the first to know one."""
+    customer = customer_of(row.record, row.integration_id)
+    held = row.stored
+    if customer is None or held is None:
+        return customer
+    direction = Direction(held["direction"].upper())
+    e164 = held["from_e164"] if direction is Direction.INBOUND else held["to_e164"]
+    known = contact_of(direction, held["from_number"], held["to_number"], held["from_private"], e164)
+    return customer if known is None else None
+
+
+async def _upsert_calls(
+    connection: Connection, account_id: UUID, rows: Sequence[_Row], links: Sequence[Links]
+) -> set[UUID]:
+    """Write calls and their legs; the ids of those that were written."""
+    written = await connection.fetch(
+        sql.UPSERT_CALLS,
+        (b"[" + b",".join(row.json for row in rows) + b"]").decode(),
+        [row.id for row in rows],
+        [row.integration_id for row in rows],
+        [link.lead_id for link in links],
+        [link.conversation_id for link in links],
+        account_id,
+    )
+    return {row["id"] for row in written}
+
+
+async def _fold(
+    connection: Connection, account_id: UUID, folds: Sequence[_Fold], aliases: Sequence[tuple[UUID, str, UUID]]
+) -> None:
+    """Move what refers to folded rows to the Calls they are part of, and let the rows go."""
+    if folds:
+        old_ids = [fold.old_id for fold in folds]
+        into_ids = [fold.into_id for fold in folds]
+        for statement in (sql.MOVE_RECORDINGS, sql.MOVE_ALIASES, sql.MOVE_LINKS):
+            await connection.execute(statement, old_ids, into_ids)
+        for statement in (sql.DELETE_FOLDED_RECORDINGS, sql.DELETE_FOLDED_CALLS):
+            await connection.execute(statement, old_ids)
+    if aliases:
+        await connection.execute(sql.UPSERT_ALIASES, account_id, *map(list, zip(*aliases, strict=True)))
+
+
+async def _upsert_recordings(connection: Connection, account_id: UUID, rows: Sequence[_Row]) -> None:
+    files = [(row.id, file) for row in rows for file in row.record.recordings]
+    if not files:
+        return
+    await connection.execute(
+        sql.UPSERT_RECORDINGS,
+        account_id,
+        [call_id for call_id, _ in files],
+        [file.channel_id for _, file in files],
+        [file.path[:_LONGEST_PATH] for _, file in files],
+        [file.kind.value.lower() for _, file in files],
+        [file.started_at for _, file in files],
+        [file.ended_at for _, file in files],
+    )
+    first = [row.id for row in rows if row.record.recordings and not (row.stored and row.stored["recording_id"])]
+    if first:
+        await connection.execute(sql.SET_RECORDING, first)
+
+
+def _events(rows: Sequence[_Row], folds: Sequence[_Fold]) -> list[tuple[UUID, str, str | None]]:
+    """The events of a batch in order, as (call, type, JSON to add): those of happenings that are not stored yet.
+
+    Of a merge is told where a row goes, as only then somebody was told of the other Call.
+    """
+    events: list[tuple[UUID, str, str | None]] = []
+    for row in rows:
+        known = 0 if row.stored is None else row.stored["revision"]
+        merged = [(row.id, _MERGED, _merged_json(fold)) for fold in folds if fold.into_id == row.id]
+        for happening in row.change.happened:
+            if happening.type == _MERGED:
+                events += merged
+                merged = []
+            elif happening.revision > known:
+                events.append((row.id, happening.type, None))
+        events += merged
+    return events
+
+
+def _merged_json(fold: _Fold) -> str:
+    return msgspec.json.encode({"mergedId": fold.old_id, "mergedExternalId": fold.external_id}).decode()

@@ -1,0 +1,252 @@
+"""The statements of the writer. Each takes a whole batch; none is run once per row.
+
+Calls go in as the JSON that the API shows (`record.encode`), unpacked by PostgreSQL: one encoding of the batch on our
+side, where the interpreter is the bottleneck, instead of forty arrays.
+"""
+
+from typing import Final
+
+from trunkline.store.change import LONGEST_KEY
+
+# Text in an index is cut where an index must end; all other text is kept whole.
+_INDEXED: Final = f"left(r.{{}}, {LONGEST_KEY})"
+_PLAIN: Final = "r.{}"
+_LOWER: Final = "lower(r.{})"
+_TEXTS: Final = "coalesce(r.{}, '{{}}')"
+_LIST: Final = "coalesce(r.{}, '[]')"
+
+# (column, key of the JSON, type, expression): what a write replaces.
+_REPLACED: Final = (
+    ("pbx", "pbx", "text", _PLAIN),
+    ("channel_id", "channelId", "text", _PLAIN),
+    ("direction", "direction", "text", _LOWER),
+    ("status", "status", "text", _LOWER),
+    ("from_number", "from", "text", _INDEXED),
+    ("to_number", "to", "text", _INDEXED),
+    ("phone_number", "phoneNumber", "text", _INDEXED),
+    ("from_e164", "fromE164", "text", _INDEXED),
+    ("to_e164", "toE164", "text", _INDEXED),
+    ("from_private", "fromPrivate", "boolean", _PLAIN),
+    ("caller_name", "callerName", "text", _PLAIN),
+    ("started_at", "startedAt", "timestamptz", _PLAIN),
+    ("answered_at", "answeredAt", "timestamptz", _PLAIN),
+    ("ended_at", "endedAt", "timestamptz", _PLAIN),
+    ("duration", "duration", "integer", _PLAIN),
+    ("wait_seconds", "waitSeconds", "integer", _PLAIN),
+    ("talk_seconds", "talkSeconds", "integer", _PLAIN),
+    ("hold_seconds", "holdSeconds", "integer", _PLAIN),
+    ("end_reason", "endReason", "text", _LOWER),
+    ("ended_by", "endedBy", "text", _LOWER),
+    ("answered_by", "answeredBy", "text", _PLAIN),
+    ("last_party", "lastParty", "text", _PLAIN),
+    ("rang", "rang", "text[]", _TEXTS),
+    ("queue", "queue", "text", _PLAIN),
+    ("queue_wait_seconds", "queueWaitSeconds", "integer", _PLAIN),
+    ("queue_position", "queuePosition", "integer", _PLAIN),
+    ("transfers", "transfers", "jsonb", _LIST),
+    ("holds", "holds", "jsonb", _LIST),
+    ("parked", "parked", "jsonb", _LIST),
+    ("conference", "conference", "text", _PLAIN),
+    ("participants", "participants", "text[]", _TEXTS),
+    ("digits", "digits", "text", _PLAIN),
+    ("diverted_from", "divertedFrom", "text", _PLAIN),
+    ("forwarded_from", "forwardedFrom", "text", _PLAIN),
+    ("recordings", "recordings", "jsonb", _LIST),
+    ("quality", "quality", "text", _LOWER),
+    ("revision", "revision", "integer", _PLAIN),
+)
+_LEG: Final = (
+    ("endpoint", "endpoint", "text", "r.{}"),
+    ("party", "party", "text", "r.{}"),
+    ("role", "role", "text", "lower(r.{})"),
+    ("started_at", "startedAt", "timestamptz", "r.{}"),
+    ("answered_at", "answeredAt", "timestamptz", "r.{}"),
+    ("ended_at", "endedAt", "timestamptz", "r.{}"),
+    ("dial_status", "dialStatus", "text", "r.{}"),
+    ("hangup_cause", "hangupCause", "integer", "r.{}"),
+    ("end_reason", "endReason", "text", "lower(r.{})"),
+)
+
+
+def _names(columns: tuple[tuple[str, str, str, str], ...]) -> str:
+    return ", ".join(name for name, _, _, _ in columns)
+
+
+def _keys(columns: tuple[tuple[str, str, str, str], ...]) -> str:
+    return ", ".join(f'"{key}" {kind}' for _, key, kind, _ in columns)
+
+
+def _values(columns: tuple[tuple[str, str, str, str], ...]) -> str:
+    return ", ".join(expression.format(f'"{key}"') for _, key, _, expression in columns)
+
+
+def _set(columns: tuple[tuple[str, str, str, str], ...]) -> str:
+    return ", ".join(f"{name} = excluded.{name}" for name, _, _, _ in columns)
+
+
+INSERT_ACCOUNT: Final = "INSERT INTO account (name) VALUES ($1) ON CONFLICT (name) DO NOTHING"
+
+INSERT_INTEGRATIONS: Final = """
+INSERT INTO integration (account_id, channel, integration_id, external_id, name)
+SELECT account.id, 'telephony', $2, pbx.name, pbx.name
+FROM account, unnest($3::text[]) AS pbx (name)
+WHERE account.name = $1
+ORDER BY pbx.name
+ON CONFLICT (account_id, integration_id, external_id) DO NOTHING
+"""
+
+# The lock makes two writers of one PBX take turns, so what is read after it is what the write will meet.
+LOCK_INTEGRATIONS: Final = """
+SELECT integration.id, integration.account_id, integration.external_id AS pbx
+FROM integration JOIN account ON account.id = integration.account_id
+WHERE account.name = $1 AND integration.integration_id = $2 AND integration.external_id = ANY ($3::text[])
+ORDER BY integration.id
+FOR NO KEY UPDATE OF integration
+"""
+
+SELECT_STORED: Final = """
+SELECT wanted.integration_id, wanted.external_id, alias.call_id AS folded_into,
+    call.id, call.revision, call.recording_id, call.direction, call.from_number, call.to_number, call.from_private,
+    call.from_e164, call.to_e164
+FROM unnest($1::uuid[], $2::text[]) AS wanted (integration_id, external_id)
+LEFT JOIN call ON call.external_id = wanted.external_id AND call.integration_id = wanted.integration_id
+LEFT JOIN call_alias AS alias
+    ON alias.external_id = wanted.external_id AND alias.integration_id = wanted.integration_id
+WHERE call.id IS NOT NULL OR alias.call_id IS NOT NULL
+"""
+
+# $1 the records, $2 call ids, $3 integration ids, $4 lead ids, $5 conversation ids, $6 the account.
+# Links are only ever filled in: what is there, a human may have set. A row's legs are exactly its record's legs.
+UPSERT_CALLS: Final = f"""
+WITH r AS MATERIALIZED (
+    SELECT * FROM ROWS FROM (
+        json_to_recordset($1::json) AS (
+            {_keys(_REPLACED)}, "externalId" text, "metadata" jsonb, "legs" json
+        ),
+        unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::uuid[]), unnest($5::uuid[])
+    ) AS r ({", ".join(f'"{key}"' for _, key, _, _ in _REPLACED)}, "externalId", metadata, legs,
+        id, integration_id, lead_id, conversation_id)
+), written AS (
+    INSERT INTO call AS held (
+        id, account_id, integration_id, external_id, lead_id, conversation_id, metadata,
+        {_names(_REPLACED)}
+    )
+    SELECT r.id, $6, r.integration_id, r."externalId", r.lead_id, r.conversation_id, nullif(r.metadata, 'null'),
+        {_values(_REPLACED)}
+    FROM r
+    ON CONFLICT (external_id, integration_id) WHERE external_id IS NOT NULL DO UPDATE SET
+        lead_id = coalesce(held.lead_id, excluded.lead_id),
+        conversation_id = coalesce(held.conversation_id, excluded.conversation_id),
+        metadata = coalesce(held.metadata || excluded.metadata, excluded.metadata, held.metadata),
+        {_set(_REPLACED)}
+    WHERE held.revision < excluded.revision
+    RETURNING held.id
+), leg AS MATERIALIZED (
+    SELECT DISTINCT ON (calls.id, left(legs."channelId", {LONGEST_KEY}))
+        calls.id AS call_id, left(legs."channelId", {LONGEST_KEY}) AS channel_id, legs.*
+    FROM r AS calls JOIN written USING (id)
+    CROSS JOIN LATERAL ROWS FROM (
+        json_to_recordset(calls.legs) AS ("channelId" text, {_keys(_LEG)})
+    ) WITH ORDINALITY AS legs ("channelId", {", ".join(f'"{key}"' for _, key, _, _ in _LEG)}, position)
+    ORDER BY calls.id, left(legs."channelId", {LONGEST_KEY}), position DESC
+), gone AS (
+    DELETE FROM call_leg USING written
+    WHERE call_leg.call_id = written.id AND NOT EXISTS (
+        SELECT FROM leg WHERE leg.call_id = call_leg.call_id AND leg.channel_id = call_leg.channel_id
+    )
+), legs AS (
+    INSERT INTO call_leg AS held (call_id, channel_id, account_id, position, {_names(_LEG)})
+    SELECT r.call_id, r.channel_id, $6, r.position - 1, {_values(_LEG)} FROM leg AS r
+    ON CONFLICT (call_id, channel_id) DO UPDATE SET position = excluded.position, {_set(_LEG)}
+    WHERE (held.position, {", ".join(f"held.{name}" for name, _, _, _ in _LEG)})
+        IS DISTINCT FROM (excluded.position, {", ".join(f"excluded.{name}" for name, _, _, _ in _LEG)})
+)
+SELECT id FROM written
+"""
+
+# A recording that both Calls know is kept once, and the one that something was done with already is the one to keep.
+UPSERT_ALIASES: Final = """
+INSERT INTO call_alias AS held (integration_id, external_id, account_id, call_id)
+SELECT DISTINCT ON (1, 2) alias.integration_id, alias.external_id, $1::uuid, alias.call_id
+FROM unnest($2::uuid[], $3::text[], $4::uuid[]) AS alias (integration_id, external_id, call_id)
+ORDER BY 1, 2
+ON CONFLICT (integration_id, external_id) DO UPDATE SET call_id = excluded.call_id
+WHERE held.call_id <> excluded.call_id
+"""
+
+# The statements of a fold: $1 the Calls that go, $2 the Calls that they are folded into.
+MOVE_RECORDINGS: Final = """
+UPDATE call_recording AS moved SET call_id = fold.into_id
+FROM unnest($1::uuid[], $2::uuid[]) AS fold (old_id, into_id)
+WHERE moved.call_id = fold.old_id AND NOT EXISTS (
+    SELECT FROM call_recording AS held WHERE held.call_id = fold.into_id AND held.path = moved.path
+)
+"""
+MOVE_ALIASES: Final = """
+UPDATE call_alias AS moved SET call_id = fold.into_id
+FROM unnest($1::uuid[], $2::uuid[]) AS fold (old_id, into_id)
+WHERE moved.call_id = fold.old_id
+"""
+MOVE_LINKS: Final = """
+UPDATE call AS kept SET
+    lead_id = coalesce(kept.lead_id, old.lead_id),
+    conversation_id = coalesce(kept.conversation_id, old.conversation_id),
+    recording_id = coalesce(kept.recording_id, old.recording_id),
+    metadata = coalesce(old.metadata || kept.metadata, kept.metadata, old.metadata)
+FROM unnest($1::uuid[], $2::uuid[]) AS fold (old_id, into_id) JOIN call AS old ON old.id = fold.old_id
+WHERE kept.id = fold.into_id
+"""
+DELETE_FOLDED_RECORDINGS: Final = "DELETE FROM call_recording WHERE call_id = ANY ($1::uuid[]) AND state = 'pending'"
+DELETE_FOLDED_CALLS: Final = "DELETE FROM call WHERE id = ANY ($1::uuid[])"
+
+UPSERT_RECORDINGS: Final = """
+INSERT INTO call_recording AS held (account_id, call_id, channel_id, path, kind, started_at, ended_at)
+SELECT DISTINCT ON (file.call_id, file.path) $1::uuid, file.*
+FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[])
+    AS file (call_id, channel_id, path, kind, started_at, ended_at)
+ORDER BY file.call_id, file.path, file.ended_at NULLS LAST
+ON CONFLICT (call_id, path) DO UPDATE SET ended_at = excluded.ended_at
+WHERE held.ended_at IS DISTINCT FROM excluded.ended_at AND excluded.ended_at IS NOT NULL
+"""
+SET_RECORDING: Final = """
+UPDATE call SET recording_id = (
+    SELECT id FROM call_recording AS file WHERE file.call_id = call.id ORDER BY started_at, path LIMIT 1
+)
+WHERE id = ANY ($1::uuid[]) AND recording_id IS NULL
+"""
+
+
+def _time(column: str) -> str:
+    return f"""to_char(call.{column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+
+
+# A Call in an event: who, how it stands, and what a screen pop needs; its lists are to be had from the API.
+_SUMMARY: Final = f"""jsonb_build_object(
+    'id', call.id, 'integrationId', call.integration_id, 'leadId', call.lead_id,
+    'conversationId', call.conversation_id, 'pbx', call.pbx, 'externalId', call.external_id,
+    'channelId', call.channel_id, 'direction', upper(call.direction), 'status', upper(call.status),
+    'from', call.from_number, 'to', call.to_number, 'phoneNumber', call.phone_number,
+    'fromE164', call.from_e164, 'toE164', call.to_e164, 'fromPrivate', call.from_private,
+    'callerName', call.caller_name, 'startedAt', {_time("started_at")}, 'answeredAt', {_time("answered_at")},
+    'endedAt', {_time("ended_at")}, 'duration', call.duration, 'endReason', upper(call.end_reason),
+    'endedBy', upper(call.ended_by), 'answeredBy', call.answered_by, 'lastParty', call.last_party,
+    'rang', call.rang, 'queue', call.queue, 'recordingId', call.recording_id, 'revision', call.revision
+)"""
+
+# $1 the account, then in order: $2 call ids, $3 types, $4 what to add to the data. The row lock on the cursor is held
+# until the commit, which is next: numbers become visible in order and without a gap.
+INSERT_EVENTS: Final = f"""
+WITH cursor AS (
+    INSERT INTO event_cursor AS held (account_id, last_seq) VALUES ($1, cardinality($2::uuid[]))
+    ON CONFLICT (account_id) DO UPDATE SET last_seq = held.last_seq + excluded.last_seq
+    RETURNING last_seq
+), written AS (
+    INSERT INTO event (account_id, seq, type, call_id, lead_id, conversation_id, data)
+    SELECT $1, cursor.last_seq - cardinality($2::uuid[]) + happening.n, happening.type, call.id, call.lead_id,
+        call.conversation_id, jsonb_build_object('call', {_SUMMARY}) || coalesce(happening.more::jsonb, '{{}}')
+    FROM cursor
+    CROSS JOIN unnest($2::uuid[], $3::text[], $4::text[]) WITH ORDINALITY AS happening (call_id, type, more, n)
+    JOIN call ON call.id = happening.call_id
+)
+SELECT pg_notify('trunkline_event', $1::text || ' ' || last_seq::text) FROM cursor
+"""

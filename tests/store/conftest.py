@@ -1,0 +1,21 @@
+"""A pool and a writer on a fresh database."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from trunkline.crm.matching import select_leads_by_number
+from trunkline.inbox.telephony import upsert_conversations
+from trunkline.store.pool import Pool, open_pool
+from trunkline.store.writer import CallWriter
+
+
+@pytest_asyncio.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    async with await open_pool(database_url) as pool:
+        yield pool
+
+
+@pytest_asyncio.fixture
+async def writer(pool: Pool) -> CallWriter:
+    return CallWriter(pool, "main", leads=select_leads_by_number, conversations=upsert_conversations)
