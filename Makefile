@@ -11,6 +11,10 @@ SYNCED := .venv/.synced
 
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
+# The machine's own certificates where it has any: a company's proxy is trusted by those only.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS := 1
+endif
 
 .PHONY: help setup run test check bench clean
 
