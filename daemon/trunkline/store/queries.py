@@ -11,13 +11,11 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from trunkline.calls.record import CallRecord, Direction, Status
+from trunkline.store.pool import Connection, Pool
 from trunkline.store.rows import CALL_COLUMNS, LEG_COLUMNS, Row, record_of_row
-
-Connection = asyncpg.Pool | asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
 
 MAX_LIMIT: Final = 200
 # A LIMIT given as a parameter would have the planner guess a tenth of the table: each of these is planned once instead.
@@ -116,7 +114,10 @@ _SELECT_CALL: Final = f"""
 SELECT {_CALL}
   FROM call
  WHERE account_id = $1
-   AND id = $2
+   AND id = coalesce(
+        (SELECT call_id FROM call_alias WHERE account_id = $1 AND folded_id = $2 LIMIT 1),
+        $2
+       )
 """
 
 # Which columns hold a filter's number: as the PBX saw it, and in E.164.
@@ -127,13 +128,13 @@ _NUMBER_COLUMNS: Final = {
 }
 
 
-async def select_account(connection: Connection, name: str) -> UUID | None:
+async def select_account(connection: Connection | Pool, name: str) -> UUID | None:
     """Return the id of the account of that name; None when there is none yet."""
     found: UUID | None = await connection.fetchval("SELECT id FROM account WHERE name = $1", name)
     return found
 
 
-async def select_migration(connection: Connection) -> str | None:
+async def select_migration(connection: Connection | Pool) -> str | None:
     """Return the revision that the database's schema is at; None when no migration was ever applied."""
     if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
         return None
@@ -142,7 +143,7 @@ async def select_migration(connection: Connection) -> str | None:
 
 
 async def select_calls(
-    connection: Connection,
+    connection: Connection | Pool,
     account_id: UUID,
     narrow: CallFilter,
     *,
@@ -164,7 +165,7 @@ async def select_calls(
     return Page([record_of_row(row, legs=legs_of.get(row["id"], ()), aliases=row["aliases"]) for row in rows], end)
 
 
-async def select_call(connection: Connection, account_id: UUID, call_id: UUID) -> CallRecord | None:
+async def select_call(connection: Connection | Pool, account_id: UUID, call_id: UUID) -> CallRecord | None:
     """Return one call of an account with its legs and aliases; None when the account has none of this id.
 
     The id of a call that was folded into another one gives that other one.
@@ -177,7 +178,7 @@ async def select_call(connection: Connection, account_id: UUID, call_id: UUID) -
     return record_of_row(row, legs=legs_of.get(found, ()), aliases=row["aliases"])
 
 
-async def _select_legs(connection: Connection, account_id: UUID, ids: list[UUID]) -> dict[UUID, list[Row]]:
+async def _select_legs(connection: Connection | Pool, account_id: UUID, ids: list[UUID]) -> dict[UUID, list[Row]]:
     found: dict[UUID, list[Row]] = {}
     rows: list[Any] = await connection.fetch(_SELECT_LEGS, ids, account_id)
     for row in rows:

@@ -1,0 +1,63 @@
+"""Cursors: where the next page starts, as text that a client hands back unread.
+
+A cursor holds only the last call's place in the order, so it needs no secret: whoever makes one up gains nothing, since
+every query names the account. The check value is there so that a changed, cut or foreign one is refused instead of
+giving a page from nowhere; it covers the account and the filter.
+"""
+
+import binascii
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from uuid import UUID
+
+import msgspec
+
+from trunkline.api.problem import Problem
+from trunkline.store.queries import CallFilter, Position
+
+VERSION = 1
+_LAYOUT = struct.Struct(">Bq16s8s")  # version, microseconds since 1970, id, check value
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_filter_bytes = msgspec.msgpack.Encoder().encode
+
+
+def write(account_id: UUID, narrow: CallFilter, position: Position) -> str:
+    """Return the cursor of the page that starts after `position`."""
+    at_us = (position.started_at - _EPOCH) // _MICROSECOND
+    packed = _LAYOUT.pack(VERSION, at_us, position.id.bytes, _check(account_id, narrow, at_us, position.id))
+    return urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def read(account_id: UUID, narrow: CallFilter, text: str) -> Position:
+    """Return the position that a cursor stands for. Raises Problem."""
+    try:
+        packed = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        version, at_us, id_bytes, check = _LAYOUT.unpack(packed)
+    except (ValueError, binascii.Error, struct.error):
+        raise _bad("is not one of ours") from None
+    # Base64 reads several texts as the same bytes; only the one that was written counts.
+    if urlsafe_b64encode(packed).decode().rstrip("=") != text:
+        raise _bad("is not one of ours")
+    if version != VERSION:
+        raise _bad(f"is of version {version}, and this is version {VERSION}")
+    call_id = UUID(bytes=id_bytes)
+    if check != _check(account_id, narrow, at_us, call_id):
+        raise _bad("was changed, or came from other filters than the ones beside it")
+    return Position(_EPOCH + at_us * _MICROSECOND, call_id)
+
+
+def _check(account_id: UUID, narrow: CallFilter, at_us: int, call_id: UUID) -> bytes:
+    told = struct.pack(">q", at_us) + call_id.bytes + _filter_bytes(narrow)
+    return blake2b(told, digest_size=8, key=account_id.bytes, person=b"trunkline-calls").digest()
+
+
+def _bad(what: str) -> Problem:
+    return Problem(
+        400,
+        "bad_cursor",
+        f"cursor: {what}. Hand back nextCursor as it came, with the same filters, or leave it out to start anew.",
+        parameter="cursor",
+    )

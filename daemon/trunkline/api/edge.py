@@ -1,0 +1,136 @@
+"""What every request goes through: who it is, how long it may take, what an error looks like, what is counted."""
+
+import asyncio
+import re
+import time
+from typing import Final
+from uuid import uuid4
+
+import asyncpg
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from trunkline.api.health import KNOWN
+from trunkline.api.problem import Problem
+from trunkline.api.state import STATE
+
+MAX_BODY: Final = 64 * 1024  # bytes
+HANDLER_TIMEOUT_S: Final = 10.0
+UNMATCHED: Final = "unmatched"  # the route's name in the metrics when the path was none of ours
+
+log = structlog.get_logger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_DATABASE_AWAY = (
+    OSError,  # TimeoutError is one: the connection took too long
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InvalidCachedStatementError,  # once, after a migration under our feet
+)
+
+
+@web.middleware
+async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a request, whatever happens, with the headers that every answer has."""
+    began = time.perf_counter()
+    state = request.app[STATE]
+    resource = request.match_info.route.resource
+    route = UNMATCHED if resource is None else resource.canonical
+    request_id = _request_id(request)
+    deadline = None
+    try:
+        request[KNOWN] = state.guard.check(request, route)
+        if (request.content_length or 0) > MAX_BODY:
+            raise Problem(413, "body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
+        async with asyncio.timeout(HANDLER_TIMEOUT_S) as deadline:
+            response = await handler(request)
+    except Problem as problem:
+        response = problem.response(request_id)
+    except web.HTTPException as refused:
+        response = _refused(request, refused).response(request_id)
+    except asyncpg.QueryCanceledError:
+        response = _too_slow().response(request_id)
+    except _DATABASE_AWAY as error:
+        if deadline is not None and deadline.expired():
+            response = _too_slow().response(request_id)
+        else:
+            log.warning("http.database_away", request_id=request_id, route=route, error=type(error).__name__)
+            response = _database_away().response(request_id)
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+        response = _no_schema().response(request_id)
+    except Exception:
+        log.exception("http.failed", request_id=request_id, route=route, method=request.method)
+        response = _failed().response(request_id)
+    response.headers.update(_HEADERS)
+    response.headers["X-Request-ID"] = request_id
+    if request.can_read_body and request.content_length is None:
+        response.force_close()  # a body without an end is not waited for
+    state.metrics.observe_request(request.method, route, response.status, time.perf_counter() - began)
+    return response
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get("X-Request-ID", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
+def _refused(request: web.Request, refused: web.HTTPException) -> Problem:
+    match refused:
+        case web.HTTPNotFound():
+            return Problem(404, "route_not_found", "There is nothing at this path; GET / lists what there is.")
+        case web.HTTPMethodNotAllowed():
+            allowed = sorted(refused.allowed_methods)
+            return Problem(
+                405,
+                "method_not_allowed",
+                f"This route does not take this method; allowed: {', '.join(allowed)}.",
+                headers={hdrs.ALLOW: ", ".join(allowed)},
+                allowed=allowed,
+            )
+        case _:
+            return Problem(refused.status, "refused", f"{refused.reason}.")
+
+
+def _too_slow() -> Problem:
+    return Problem(
+        503,
+        "too_slow",
+        f"The answer took longer than {HANDLER_TIMEOUT_S:g} s and was given up. Try again, or ask for less.",
+        headers={"Retry-After": "5"},
+    )
+
+
+def _database_away() -> Problem:
+    return Problem(
+        503,
+        "database_unavailable",
+        "The database cannot be reached. Try again; /readyz says when it is back.",
+        headers={"Retry-After": "5"},
+    )
+
+
+def _no_schema() -> Problem:
+    return Problem(
+        503,
+        "schema_missing",
+        "The database lacks a table that this version needs: run `trunkline migrate`.",
+        headers={"Retry-After": "30"},
+    )
+
+
+def _failed() -> Problem:
+    return Problem(500, "internal_error", "Something failed inside. The log has it under this requestId.")

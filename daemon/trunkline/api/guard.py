@@ -1,0 +1,76 @@
+"""Who is answered: API keys, and without any key only this machine under one of its own names."""
+
+import hmac
+import ipaddress
+from collections.abc import Sequence
+from hashlib import sha256
+
+from aiohttp import web
+
+from trunkline.api.problem import Problem
+
+OPEN_ROUTES = frozenset({"/", "/healthz", "/readyz"})  # answered without a key; they tell nothing about calls
+_HOW = "Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; keys are set by http.api_keys in the configuration."
+
+
+class Guard:
+    """The keys that are let in. Only their digests are kept, and each comparison takes the same time."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._digests = tuple(sha256(key.encode()).digest() for key in keys)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether any key is set; without one only loopback may be listened on."""
+        return bool(self._digests)
+
+    def check(self, request: web.Request, route: str) -> bool:
+        """Let a request for `route` in, or raise Problem. Returns whether it came with a key (or needs none)."""
+        if not self._digests:
+            if not is_loopback(_host(request)):
+                raise Problem(
+                    421,
+                    "host_not_allowed",
+                    "This server has no API key and answers only to localhost, 127.0.0.1 or [::1] in the Host header. "
+                    "To reach it by another name set http.api_keys in the configuration.",
+                )
+            return True
+        key = _key(request)
+        if key is not None:
+            digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
+            # Every key is compared, so that the time tells neither which one nor how much of it was right.
+            matches = [hmac.compare_digest(digest, known) for known in self._digests]
+            if any(matches):
+                return True
+        if route in OPEN_ROUTES:
+            return False
+        headers = {"WWW-Authenticate": 'Bearer realm="trunkline"'}
+        if key is None:
+            raise Problem(401, "key_missing", f"This route needs an API key. {_HOW}", headers=headers)
+        raise Problem(401, "key_unknown", f"This API key is not known. {_HOW}", headers=headers)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address can only mean this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _key(request: web.Request) -> str | None:
+    given = request.headers.get("X-API-Key")
+    if given is not None:
+        return given.strip()
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else None
+
+
+def _host(request: web.Request) -> str:
+    """Return the Host header without its port: a stranger's page that is rebound to us still sends its own name."""
+    host = request.headers.get("Host", "")
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]

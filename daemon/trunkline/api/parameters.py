@@ -1,0 +1,149 @@
+"""Query parameters, read strictly: what is unknown, doubled or malformed is refused with what is allowed."""
+
+import re
+from collections.abc import Collection
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import NamedTuple, TypeVar
+
+from aiohttp import web
+
+from trunkline.api.problem import Problem, bad_parameter
+from trunkline.calls.record import Direction, Status
+from trunkline.store.queries import MAX_LIMIT, CallFilter
+
+DEFAULT_LIMIT = 50
+LONGEST_NUMBER = 255  # characters; the store keeps none longer in an index
+_LIST = ("status", "direction", "from", "to", "number", "since", "until", "limit", "cursor", "include", "pretty")
+_MANY = frozenset({"status", "direction", "include"})  # several: a,b or given repeatedly
+_INCLUDE = ("legs",)
+_INTEGER = re.compile(r"[0-9]{1,6}", re.ASCII)
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[ +-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+
+Word = TypeVar("Word", bound=StrEnum)
+
+
+class CallsQuery(NamedTuple):
+    """What `GET /api/v1/calls` was asked."""
+
+    narrow: CallFilter
+    limit: int
+    cursor: str | None
+    legs: bool
+
+
+def only(request: web.Request, allowed: Collection[str]) -> dict[str, list[str]]:
+    """Return the query's values by name. Raises Problem for unknown names, empty values and doubled parameters."""
+    found: dict[str, list[str]] = {}
+    for name, value in request.query.items():
+        if name not in allowed:
+            raise Problem(
+                400,
+                "unknown_parameter",
+                f"{_shown(name)} is not a parameter of this route; allowed: {', '.join(allowed)}.",
+                parameter=_shown(name),
+                allowed=list(allowed),
+            )
+        if not value:
+            raise bad_parameter(name, "is empty; give a value or leave it out.")
+        if not value.isprintable():
+            raise bad_parameter(name, "holds a control character or is not UTF-8.")
+        found.setdefault(name, []).append(value)
+    for name, values in found.items():
+        if len(values) > 1 and name not in _MANY:
+            raise bad_parameter(name, f"is given {len(values)} times; give it once.")
+    return found
+
+
+def calls_query(request: web.Request) -> CallsQuery:
+    """Read the parameters of `GET /api/v1/calls`. Raises Problem."""
+    found = only(request, _LIST)
+    narrow = CallFilter(
+        statuses=_words("status", found, Status),
+        directions=_words("direction", found, Direction),
+        from_=_number("from", found),
+        to=_number("to", found),
+        number=_number("number", found),
+        since=_time("since", found),
+        until=_time("until", found),
+    )
+    if narrow.since and narrow.until and narrow.since >= narrow.until:
+        raise bad_parameter("until", "is not after since; calls from since on and before until are listed.")
+    include = [part for value in found.get("include", ()) for part in value.split(",")]
+    for part in include:
+        if part not in _INCLUDE:
+            raise bad_parameter("include", f"{_shown(part)} is not known; allowed: {', '.join(_INCLUDE)}.")
+    cursor = found["cursor"][0] if "cursor" in found else None
+    return CallsQuery(narrow, _limit(found), cursor, "legs" in include)
+
+
+def pretty(request: web.Request) -> bool:
+    """Tell whether the JSON is for human eyes: asked for with ?pretty=1, or by a browser."""
+    asked = request.query.get("pretty")
+    if asked is not None:
+        if asked not in ("0", "1"):
+            raise bad_parameter("pretty", f"{_shown(asked)} is not allowed; allowed: 0, 1.")
+        return asked == "1"
+    return request.headers.get("Accept", "").startswith("text/html")
+
+
+def _words(name: str, found: dict[str, list[str]], words: type[Word]) -> tuple[Word, ...]:
+    chosen: set[Word] = set()
+    for value in found.get(name, ()):
+        for part in value.split(","):
+            try:
+                chosen.add(words(part.strip().upper()))
+            except ValueError:
+                allowed = [word.value for word in words]
+                raise bad_parameter(
+                    name, f"{_shown(part)} is not known; allowed: {', '.join(allowed)}.", allowed=allowed
+                ) from None
+    return tuple(sorted(chosen))  # in one order, so that the same filter makes the same cursor
+
+
+def _number(name: str, found: dict[str, list[str]]) -> str | None:
+    if name not in found:
+        return None
+    value = found[name][0]
+    # A + that was not written %2B arrives as a space, and no number begins with one.
+    value = "+" + value.strip() if value.startswith(" ") else value.strip()
+    if not 1 <= len(value) <= LONGEST_NUMBER:
+        raise bad_parameter(name, f"is {len(value)} characters long; allowed: 1 to {LONGEST_NUMBER}.")
+    return value
+
+
+def _time(name: str, found: dict[str, list[str]]) -> datetime | None:
+    if name not in found:
+        return None
+    value = found[name][0]
+    try:
+        if _DATE.fullmatch(value):
+            return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        if _TIME.fullmatch(value):
+            # As for numbers: the + of an offset may have become a space.
+            return datetime.fromisoformat(value.upper().replace(" ", "+")).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise bad_parameter(
+        name,
+        f"{_shown(value)} is not a time; allowed: RFC 3339 such as 2026-01-31T09:00:00Z or "
+        "2026-01-31T09:00:00%2B02:00, or a date such as 2026-01-31 (from midnight UTC).",
+    )
+
+
+def _limit(found: dict[str, list[str]]) -> int:
+    if "limit" not in found:
+        return DEFAULT_LIMIT
+    value = found["limit"][0]
+    if not _INTEGER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
+        raise bad_parameter("limit", f"{_shown(value)} is not allowed; allowed: 1 to {MAX_LIMIT}.")
+    return int(value)
+
+
+def _shown(value: str) -> str:
+    """Return what the client wrote, short and harmless enough to be written back."""
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in value[:40])
+    return repr(shown + ("…" if len(value) > 40 else ""))

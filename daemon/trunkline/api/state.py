@@ -1,0 +1,71 @@
+"""What the handlers of one app share, and how they answer."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from trunkline.api.guard import Guard
+from trunkline.api.parameters import pretty
+from trunkline.api.problem import Problem
+from trunkline.metrics import Metrics
+from trunkline.store.pool import Pool
+from trunkline.store.queries import select_account
+
+
+class Link(NamedTuple):
+    """How the link to one PBX stands. `detail` says why it is not up and what to do."""
+
+    pbx: str
+    up: bool
+    detail: str = ""
+
+
+class State:
+    """One app's share of the process."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        account: str,
+        guard: Guard,
+        metrics: Metrics,
+        head: str | None,
+        links: Callable[[], Sequence[Link]],
+    ) -> None:
+        self.pool = pool
+        self.account = account
+        self.guard = guard
+        self.metrics = metrics
+        self.head = head  # the newest migration; None: not checked
+        self.links = links
+        self._account_id: UUID | None = None
+
+    async def account_id(self) -> UUID:
+        """Return the id of the account that is served. Raises Problem while there is none."""
+        if self._account_id is None:
+            self._account_id = await select_account(self.pool, self.account)
+        if self._account_id is None:
+            raise Problem(
+                503,
+                "account_missing",
+                "The account of the configuration (account.name) is not in the database yet; "
+                "`trunkline run` makes it with the first call. Try again then.",
+                headers={"Retry-After": "5"},
+            )
+        return self._account_id
+
+
+STATE: web.AppKey[State] = web.AppKey("state", State)
+
+
+def json_response(request: web.Request, body: bytes, status: int = 200) -> web.Response:
+    """Answer with JSON, indented when a human looks at it."""
+    if pretty(request):
+        body = msgspec.json.format(body, indent=2) + b"\n"
+    return web.Response(body=body, status=status, content_type="application/json", headers=_NOT_KEPT)
+
+
+_NOT_KEPT = {"Cache-Control": "no-store"}  # calls are personal data, and change while they live
