@@ -259,6 +259,8 @@ async def _fold(
             await connection.execute(statement, old_ids)
     if aliases:
         await connection.execute(sql.UPSERT_ALIASES, account_id, *map(list, zip(*aliases, strict=True)))
+    if folds:
+        await connection.execute(sql.SET_FOLDED, *map(list, zip(*folds, strict=True)))
 
 
 async def _upsert_recordings(connection: Connection, account_id: UUID, rows: Sequence[_Row]) -> None:
