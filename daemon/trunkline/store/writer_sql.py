@@ -174,7 +174,7 @@ ON CONFLICT (integration_id, external_id) DO UPDATE SET call_id = excluded.call_
 WHERE held.call_id <> excluded.call_id
 """
 
-# $1 the ids that went, $2 their external ids, $3 the Calls that they went into. Who was told an id still finds the Call.
+# $1 the ids that went, $2 their external ids, $3 the Calls they went into. Who was told an id still finds the Call.
 SET_FOLDED: Final = """
 UPDATE call_alias AS alias SET folded_id = fold.old_id
 FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS fold (old_id, external_id, into_id)
