@@ -164,8 +164,28 @@ _VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_S
 def load(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings from `file`, else $TRUNKLINE_CONFIG, else trunkline.toml. Raises ConfigError."""
     path = Path(file or environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+    return check(_read(path), source=str(path), base=path.parent, environ=environ)
+
+
+def load_database(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Database:
+    """Read only [database], for commands that need no PBX; the environment alone will do. Raises ConfigError."""
+    path = Path(file or environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+    from_environment = any(
+        variable in environ for variable, (section, _) in _VARIABLES.items() if section == "database"
+    )
+    raw = {} if from_environment and not file and not path.exists() else _read(path)
+    reader = Reader(path.parent, _FILE_KEYS)
+    tables = _tables(raw, reader)
+    _override(tables, environ)
+    database = reader.section("database", Database, tables.get("database", {}))
+    if database is None or reader.problems:
+        raise ConfigError(str(path), reader.problems)
+    return database
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         hint = "copy trunkline.example.toml to it, or name another by --config or TRUNKLINE_CONFIG"
         raise ConfigError(str(path), [f"there is no such file; {hint}"]) from None
@@ -175,7 +195,6 @@ def load(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         raise ConfigError(str(path), ["it is not UTF-8 text"]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(path), [f"it is not TOML: {error}"]) from None
-    return check(raw, source=str(path), base=path.parent, environ=environ)
 
 
 def check(

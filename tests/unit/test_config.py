@@ -230,3 +230,18 @@ def test_the_example_loads_once_its_secrets_are_there(tmp_path: Path) -> None:
     text = example.read_text("utf-8")
     known = {field for section in config._SECTIONS.values() for field in section.__struct_fields__}
     assert [key for key in sorted(known) if key not in text] == []
+
+
+def test_the_database_alone_needs_no_file_and_no_pbx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = config.load_database(None, {"TRUNKLINE_DATABASE_URL": "postgresql://u:p@h/d"})
+    assert database.url == Secret("postgresql://u:p@h/d")
+    with pytest.raises(ConfigError, match="there is no such file"):
+        config.load_database(None, {})
+    with pytest.raises(ConfigError, match="there is no such file"):
+        config.load_database("other.toml", {"TRUNKLINE_DATABASE_URL": "postgresql://u:p@h/d"})
+    (tmp_path / "trunkline.toml").write_text('[database]\nurl = "postgresql://a:b@h/d"\n')
+    assert config.load_database(None, {}).url == Secret("postgresql://a:b@h/d")
+    (tmp_path / "trunkline.toml").write_text('[database]\nurl = "mysql://a:b@h/d"\n')
+    with pytest.raises(ConfigError, match=r"database\.url: does not begin with postgresql"):
+        config.load_database(None, {})
