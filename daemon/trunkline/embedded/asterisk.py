@@ -136,7 +136,7 @@ class Asterisk:
 
     def cli(self, command: str, timeout_s: float = 20) -> str:
         """What Asterisk's console answers."""
-        return subprocess.run(  # noqa: S603  # our own wrapper, no shell
+        return subprocess.run(
             [str(self.dist / "bin" / "asterisk"), "-C", str(self.home / "etc" / "asterisk.conf"), "-rx", command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -222,25 +222,12 @@ class Asterisk:
         if not certificate.exists():
             config = self.home / "etc" / "openssl.cnf"
             config.write_text("[req]\ndistinguished_name = name\n[name]\n")
-            subprocess.run(  # noqa: S603  # our own wrapper, no shell
-                [str(self.dist / "bin" / "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt"]
-                + [
-                    "ec_paramgen_curve:P-256",
-                    "-nodes",
-                    "-days",
-                    "3650",
-                    "-subj",
-                    "/CN=localhost",
-                    "-config",
-                    str(config),
-                ]
-                + [
-                    "-addext",
-                    f"subjectAltName=DNS:localhost,IP:{self.host}",
-                    "-keyout",
-                    str(key),
-                    "-out",
-                    str(certificate),
+            subprocess.run(
+                [
+                    *(str(self.dist / "bin" / "openssl"), "req", "-x509", "-newkey", "ec"),
+                    *("-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650", "-subj", "/CN=localhost"),
+                    *("-addext", f"subjectAltName=DNS:localhost,IP:{self.host}", "-config", str(config)),
+                    *("-keyout", str(key), "-out", str(certificate)),
                 ],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

@@ -2,8 +2,8 @@
 """Fill in the templates of asterisk-config/ and dialplan/. Standard library only: `asterisk-config/install.sh --config`
 runs this file on machines that have nothing but python3.
 
-Templates: `@NAME@` is replaced; a line that begins with `@?NAME@` stays only where NAME is set, `@!NAME@` only where not.
-Secrets are made at the first rendering and kept in secrets.json beside the rendered files.
+Templates: `@NAME@` is replaced; a line that begins with `@?NAME@` stays only where NAME is set, `@!NAME@` only where it
+is not. Secrets are made at the first rendering and kept in secrets.json beside the rendered files.
 """
 
 import argparse
