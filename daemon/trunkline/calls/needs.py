@@ -4,16 +4,17 @@ None: every event of the kind; else (header, beginnings of its value that count)
 asterisk-config/manager.conf's eventfilter lets exactly these through (tests/asterisk holds them together).
 """
 
-_CHANNEL = (
+_EVERY = (
     "Newchannel Newstate NewCallerid Rename DialBegin DialState DialEnd BridgeCreate BridgeEnter BridgeLeave BridgeMerge "
-    "BridgeDestroy Hold Unhold BlindTransfer AttendedTransfer Pickup LocalBridge LocalOptimizationEnd ParkedCall "
-    "ParkedCallGiveUp ParkedCallTimeOut UnParkedCall ParkedCallSwap QueueCallerJoin QueueCallerLeave QueueCallerAbandon "
-    "AgentCalled AgentConnect AgentRingNoAnswer ConfbridgeStart ConfbridgeJoin ConfbridgeLeave ConfbridgeEnd "
-    "MixMonitorStart MixMonitorStop OriginateResponse DTMFEnd HangupRequest SoftHangupRequest Hangup Shutdown"
+    "BridgeDestroy Hold Unhold BlindTransfer AttendedTransfer Pickup LocalBridge ParkedCall ParkedCallTimeOut UnParkedCall "
+    "QueueCallerJoin QueueCallerLeave QueueCallerAbandon AgentCalled AgentConnect AgentRingNoAnswer ConfbridgeStart "
+    "ConfbridgeJoin ConfbridgeLeave MixMonitorStop OriginateResponse DTMFEnd HangupRequest SoftHangupRequest Hangup Shutdown"
 )
+_VARIABLES = ("MIXMONITOR_FILENAME", "TL_DI", "__TL_DI", "DIALSTATUS", "STASISSTATUS", "VMSTATUS")
+_APPLICATIONS = ("VoiceMail", "Queue", "Stasis", "ConfBridge", "Read", "MixMonitor")
 
 NEEDED: dict[str, tuple[str, tuple[str, ...]] | None] = {
-    **dict.fromkeys(_CHANNEL.split()),
-    "VarSet": ("Variable", ("MIXMONITOR_FILENAME", "TL_", "DIALSTATUS", "QUEUESTATUS", "STASISSTATUS")),
-    "Newexten": ("Application", ("VoiceMail", "Queue", "Stasis", "ConfBridge", "Read")),
+    **dict.fromkeys(_EVERY.split()),
+    "VarSet": ("Variable", _VARIABLES),
+    "Newexten": ("Application", _APPLICATIONS),
 }

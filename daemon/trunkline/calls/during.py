@@ -1,0 +1,188 @@
+"""What happens while a Call lives: queue, hold, digits, recording, variables and the dialplan's steps."""
+
+from trunkline.calls.dialling import redirected, rings
+from trunkline.calls.live import Fields, Live
+from trunkline.calls.model import Call, Channel, HoldState, RecordingState
+from trunkline.calls.names import known
+
+# ---- queue
+
+
+def _in_queue(live: Live, f: Fields, at: float) -> tuple[Channel, Call] | None:
+    ch = live.channel(f, at)
+    if ch is None:
+        return None
+    call = ch.call
+    if call.queue is None:
+        call.queue = f["Queue"]
+        call.queue_joined_at = at
+    return ch, call
+
+
+def queue_caller_join(live: Live, f: Fields, at: float) -> None:
+    ch = live.channel(f, at)
+    if ch is None:
+        return
+    call = ch.call
+    if call.queue_joined_at is not None and call.queue_ended_at is None and call.queue == f["Queue"]:
+        return
+    redirected(live, ch, f.get("Exten"), at)
+    call.queue = f["Queue"]
+    call.queue_joined_at = at
+    call.queue_ended_at = None
+    call.queue_outcome = None
+    position = f.get("Position", "")
+    call.queue_position = int(position) if position.isdigit() else None
+    live.mark(call, "call.queued")
+
+
+def queue_caller_leave(live: Live, f: Fields, at: float) -> None:
+    found = _in_queue(live, f, at)
+    if found is None or found[1].queue_ended_at is not None:
+        return
+    call = found[1]
+    call.queue_ended_at = at
+    if call.queue_outcome is None:
+        call.queue_outcome = "LEFT"
+    live.mark(call)
+
+
+def queue_caller_abandon(live: Live, f: Fields, at: float) -> None:
+    found = _in_queue(live, f, at)
+    if found is None:
+        return
+    call = found[1]
+    call.queue_ended_at = call.queue_ended_at or at
+    call.queue_outcome = "ABANDONED"
+    if call.hung_up_by is None and found[0] is call.starter:
+        call.hung_up_by = found[0]
+    live.mark(call)
+
+
+def agent_called(live: Live, f: Fields, at: float) -> None:
+    found = _in_queue(live, f, at)
+    dest = live.channel(f, at, "Dest")
+    if found is None or dest is None:
+        return
+    if dest.dialled_by is None:
+        dest.dialled_by = found[0]
+    if not dest.plumbing:
+        rings(live, dest, at)
+
+
+def agent_connect(live: Live, f: Fields, at: float) -> None:
+    found = _in_queue(live, f, at)
+    if found is None:
+        return
+    call = found[1]
+    call.queue_outcome = "CONNECTED"
+    if call.queue_ended_at is None:
+        call.queue_ended_at = at
+    live.mark(call)
+
+
+def agent_ring_no_answer(live: Live, f: Fields, at: float) -> None:
+    found = _in_queue(live, f, at)
+    dest = live.channel(f, at, "Dest")
+    if found is not None and dest is not None and dest.dial_status is None:
+        dest.dial_status = "NOANSWER"
+        live.mark(found[1])
+
+
+# ---- hold
+
+
+def hold(live: Live, f: Fields, at: float) -> None:
+    ch = live.channel(f, at)
+    if ch is None or ch.plumbing:
+        return
+    call = ch.call
+    if any(h.uniqueid == ch.uniqueid and h.ended_at is None for h in call.holds):
+        return
+    by = call.who if ch is call.starter else ch.party
+    call.holds.append(HoldState(ch.uniqueid, by, at))
+    live.mark(call, "call.held")
+
+
+def unhold(live: Live, f: Fields, at: float) -> None:
+    ch = live.channel(f, at)
+    if ch is None:
+        return
+    for held in ch.call.holds:
+        if held.uniqueid == ch.uniqueid and held.ended_at is None:
+            held.ended_at = at
+            live.mark(ch.call, "call.resumed")
+
+
+# ---- digits
+
+
+def dtmf_end(live: Live, f: Fields, at: float) -> None:
+    """A digit of the caller, while no human hears it. Two people's digits may be a card number: never kept."""
+    ch = live.channel(f, at)
+    if ch is None or f.get("Direction") != "Received" or ch is not ch.call.starter or at <= ch.digit_at:
+        return
+    ch.digit_at = at
+    if ch.call.answered_at is None and not live.humans_with(ch) and len(ch.call.digits) < 64:
+        ch.call.digits += f.get("Digit", "")[:1]
+        live.mark(ch.call)
+
+
+# ---- recording
+
+
+def varset(live: Live, f: Fields, at: float) -> None:
+    ch = live.channel(f, at)
+    if ch is None:
+        return
+    call = ch.call
+    name = f["Variable"].lstrip("_")
+    value = f["Value"]
+    if name == "MIXMONITOR_FILENAME":
+        if value and not any(r.path == value and r.uniqueid == ch.uniqueid for r in call.recordings):
+            call.recordings.append(RecordingState(ch.uniqueid, value, at))
+            live.mark(call)
+    elif name == "DIALSTATUS":
+        if value and value != "ANSWER" and ch is call.starter and call.answered_at is None:
+            call.dial_status = value
+            live.mark(call)
+    elif name == "STASISSTATUS":
+        if value == "FAILED" and ch is call.starter:
+            call.stasis_failed = True
+    elif name == "VMSTATUS":
+        if call.answered_at is None and ch is call.starter:
+            call.voicemail = True
+    elif name == "TL_DID":
+        if ch is call.starter and value and call.asked_for is None:
+            call.asked_for = value
+            live.mark(call)
+    elif name == "TL_DIVERSION" and ch is call.starter and known(value) is not None:
+        call.diverted_from = value
+        live.mark(call)
+
+
+def mixmonitor_stop(live: Live, f: Fields, at: float) -> None:
+    ch = live.channel(f, at)
+    if ch is None:
+        return
+    for recording in ch.call.recordings:
+        if recording.uniqueid == ch.uniqueid and recording.ended_at is None:
+            recording.ended_at = at
+            live.mark(ch.call)
+            return
+
+
+def newexten(live: Live, f: Fields, at: float) -> None:
+    ch = live.channel(f, at)
+    if ch is None:
+        return
+    ch.application = f["Application"]
+    call = ch.call
+    if ch.application == "VoiceMail" and ch is call.starter and call.answered_at is None:
+        call.voicemail = True
+        live.mark(call)
+    elif ch.application == "MixMonitor":
+        options = f.get("AppData", "").split(",")[1:2]
+        ch.mixmonitor_always = not options or "b" not in options[0].split("(")[0]
+    if ch.application in {"VoiceMail", "Queue", "ConfBridge", "Read", "Stasis"}:
+        redirected(live, ch, f.get("Extension"), at)

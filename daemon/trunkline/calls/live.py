@@ -1,0 +1,321 @@
+"""The live picture of one PBX and its primitives: find or make a channel, link, merge, connect, part, finish.
+
+Every event may be the first to name its channel (one before it was lost), may come twice, and may come late: so channels
+are made on first sight, facts are set once, and a channel that has hung up is remembered for a while and never made again.
+"""
+
+from collections import deque
+
+from trunkline.calls.model import UP, Bridge, Call, Channel
+from trunkline.calls.names import Trunks, age, known, unescape, withheld
+from trunkline.calls.record import Quality, Role
+
+Fields = dict[str, str]
+
+_GONE_FOR = 120.0  # s of the PBX's time for which a hung-up channel is remembered
+_RECENT_FOR = 10.0  # s for which an ended Call can still be put right by an event that came late
+
+
+class Live:
+    """Channels, bridges and Calls of one PBX as the events so far say."""
+
+    def __init__(self, trunks: Trunks) -> None:
+        self.trunks = trunks
+        self.channels: dict[str, Channel] = {}
+        self.bridges: dict[str, Bridge] = {}
+        self.calls: dict[str, Call] = {}  # by every Linkedid it has, aliases included
+        self.dirty: dict[str, Call] = {}  # by external id
+        self.recent: deque[Call] = deque()
+        self.gone: dict[str, float] = {}  # Uniqueid -> when it hung up
+        self.now = 0.0
+
+    # ---- finding and making
+
+    def channel(self, f: Fields, at: float, prefix: str = "") -> Channel | None:
+        """The channel that an event's fields name, made if it is new; None if they name none or one that has hung up."""
+        uniqueid = f.get(prefix + "Uniqueid")
+        if uniqueid is None:
+            return self._by_name(f.get(prefix + "Channel"))
+        linkedid = f.get(prefix + "Linkedid")
+        ch = self.channels.get(uniqueid)
+        if ch is None:
+            if uniqueid in self.gone or not linkedid or (prefix + "Channel") not in f:
+                return None
+            ch = self.make_channel(uniqueid, f[prefix + "Channel"], linkedid, at)
+            self.learn(ch, f, prefix)
+        if linkedid is not None and linkedid != ch.linkedid:
+            ch.linkedid = linkedid
+            other = self.calls.get(linkedid)
+            if other is not None and other is not ch.call:
+                self.merge(ch.call, other, at)
+        return ch
+
+    def _by_name(self, name: str | None) -> Channel | None:
+        """For what is left of an event that a caller broke up: rare, so a walk will do."""
+        if name is None:
+            return None
+        return next((ch for ch in self.channels.values() if ch.name == name), None)
+
+    def make_channel(self, uniqueid: str, name: str, linkedid: str, at: float) -> Channel:
+        call = self.calls.get(linkedid)
+        if call is None:
+            call = Call(linkedid, at)
+            self.calls[linkedid] = call
+        ch = Channel(uniqueid, name, linkedid, call, at, False)
+        ch.is_trunk = not ch.plumbing and ch.endpoint in self.trunks
+        self.channels[uniqueid] = ch
+        call.channels[uniqueid] = ch
+        if not ch.plumbing:
+            call.legs[uniqueid] = ch
+            if call.starter is None or uniqueid == call.external_id:
+                self.set_starter(call, ch)
+        return ch
+
+    def learn(self, ch: Channel, f: Fields, prefix: str = "") -> None:
+        """Take from a channel's first fields what later ones may no longer say."""
+        ch.state = f.get(prefix + "ChannelState", ch.state)
+        if ch.state == UP and ch.answered_at is None:
+            ch.answered_at = ch.started_at
+        ch.number = f.get(prefix + "CallerIDNum")
+        ch.exten = f.get(prefix + "Exten")
+        call = ch.call
+        if ch is call.starter:
+            self.set_starter(call, ch)
+            if call.name is None:
+                name = known(f.get(prefix + "CallerIDName"))
+                call.name = unescape(name) if name is not None else None
+            if call.asked_for is None and ch.exten not in {None, "", "s", "h", "i", "t"} and ch.dialled_by is None:
+                call.asked_for = ch.exten
+
+    def set_starter(self, call: Call, ch: Channel) -> None:
+        """Who started the Call, and so whose number is its `from`."""
+        if call.starter is not ch:
+            call.starter = ch
+            call.who = call.name = call.asked_for = None
+        if call.lead is None or call.answered_at is None:
+            call.lead = ch
+        if ch.role in {None, Role.AGENT}:
+            ch.role = Role.CALLER
+        if call.who is None:
+            if not ch.is_trunk:
+                call.who = ch.party
+            elif ch.number is not None:
+                call.private = withheld(ch.number)
+                call.who = "anonymous" if call.private else ch.number
+
+    def bridge(self, uniqueid: str) -> Bridge:
+        bridge = self.bridges.get(uniqueid)
+        if bridge is None:
+            bridge = self.bridges[uniqueid] = Bridge(uniqueid)
+        return bridge
+
+    # ---- changing
+
+    def mark(self, call: Call, happened: str | None = None) -> None:
+        """This Call has changed: hand it out again."""
+        call.revision += 1
+        if happened is not None and happened not in call.happened:
+            call.happened.append(happened)
+        self.dirty[call.external_id] = call
+
+    def merge(self, a: Call, b: Call, at: float) -> Call:
+        """Two groups of channels are one Call: the younger is folded into the older."""
+        if a is b:
+            return a
+        if age(b.external_id, b.started_at) < age(a.external_id, a.started_at):
+            a, b = b, a
+        for linkedid in (b.external_id, *b.aliases):
+            self.calls[linkedid] = a
+            if b.legs:
+                a.aliases.append(linkedid)
+        for ch in b.legs.values():
+            if ch.role is Role.CALLER:
+                ch.role = None
+            ch.call = a
+        for ch in b.channels.values():
+            ch.call = a
+        a.legs.update(b.legs)
+        a.channels.update(b.channels)
+        a.transfers += b.transfers
+        a.holds += b.holds
+        a.parked += b.parked
+        a.recordings += b.recordings
+        a.rang += [r for r in b.rang if r not in a.rang]
+        a.participants += [p for p in b.participants if p not in a.participants]
+        a.queue = a.queue or b.queue
+        a.conference = a.conference or b.conference
+        a.quality = max(a.quality, b.quality, key=list(Quality).index)
+        a.ended_at = None
+        if a.starter is None:  # the elder had nothing but plumbing
+            a.starter, a.lead, a.who, a.name, a.asked_for = b.starter, b.lead, b.who, b.name, b.asked_for
+        self.dirty.pop(b.external_id, None)
+        if b in self.recent:
+            self.recent.remove(b)
+        if b.legs:
+            a.revision += b.revision
+            self.mark(a, "call.merged")
+        return a
+
+    # ---- who hears whom
+
+    def humans_with(self, ch: Channel) -> list[Channel]:
+        """The real channels that this one talks to, through bridges and Local pairs."""
+        if ch.bridge is None:
+            return []
+        seen = {ch.uniqueid}
+        todo = [ch]
+        found = []
+        while todo:
+            bridge = todo.pop().bridge
+            if bridge is None or bridge.holding:
+                continue
+            for member in bridge.members.values():
+                if member.uniqueid in seen:
+                    continue
+                seen.add(member.uniqueid)
+                if not member.plumbing:
+                    found.append(member)
+                elif member.local_peer is not None and member.local_peer.uniqueid not in seen:
+                    seen.add(member.local_peer.uniqueid)
+                    todo.append(member.local_peer)
+        return found
+
+    def reconnected(self, ch: Channel, at: float) -> None:
+        """Somebody came into, or left, the bridges around this channel: see who talks to whom now."""
+        around = [ch] if not ch.plumbing else []
+        around += self.humans_with(ch)
+        if ch.plumbing and ch.local_peer is not None:
+            around += [c for c in self.humans_with(ch.local_peer) if c not in around]
+        for other in around[1:]:
+            if other.call is not around[0].call:
+                self.merge(around[0].call, other.call, at)
+        if len(around) > 1:
+            for human in around:
+                if human.connected_at is None:
+                    human.connected_at = at
+        for call in {c.call.external_id: c.call for c in (*around, ch)}.values():
+            self.see_lead(call, at)
+
+    def see_lead(self, call: Call, at: float) -> None:
+        """Keep answer, talks and last party of a Call up to date with whom its lead talks to."""
+        if call.answered_at is None and call.starter is not None:
+            call.lead = call.starter
+        lead = call.lead
+        if lead is None:
+            return
+        peers = self.humans_with(lead)
+        talking = bool(call.talks) and call.talks[-1][1] < 0
+        if not peers:
+            if talking:
+                call.talks[-1][1] = at
+                self.mark(call)
+            return
+        if not talking:
+            if call.talks and call.talks[-1][1] == at:
+                call.talks[-1][1] = -1.0
+            else:
+                call.talks.append([at, -1.0])
+        if call.answered_at is None:
+            self._answered(call, lead, peers, at)
+            lead = call.lead or lead
+            peers = self.humans_with(lead)
+        peer = peers[-1].party
+        if peer is not None and peer != call.last_peer:
+            call.last_peer = peer
+            self.mark(call)
+        if not talking:
+            call.hung_up_by = call.first_left = None
+            for transfer in call.transfers:
+                if transfer.result is None and transfer.by != peer:
+                    transfer.result = "ANSWERED"
+            self.mark(call)
+
+    def _answered(self, call: Call, lead: Channel, peers: list[Channel], at: float) -> None:
+        call.answered_at = at
+        call.answered_by = peers[0].party
+        call.dial_status = None
+        call.busy_leg = None
+        if not lead.is_trunk:
+            outside = next((p for p in peers if p.is_trunk), None)
+            if outside is not None:
+                call.lead = outside
+        self.mark(call, "call.answered")
+
+    def enter(self, ch: Channel, bridge: Bridge, at: float) -> None:
+        if ch.bridge is bridge:
+            return
+        if ch.bridge is not None:
+            ch.bridge.members.pop(ch.uniqueid, None)
+        ch.bridge = bridge
+        bridge.members[ch.uniqueid] = ch
+        ch.pulled_at = None
+        if not bridge.holding:
+            ch.was_bridged = True
+        self.reconnected(ch, at)
+
+    def leave(self, ch: Channel, at: float) -> list[Channel]:
+        """Take a channel out of its bridge; the humans it talked to until now."""
+        bridge = ch.bridge
+        if bridge is None:
+            return []
+        peers = self.humans_with(ch)
+        bridge.members.pop(ch.uniqueid, None)
+        ch.bridge = None
+        self.see_lead(ch.call, at)
+        for call in {p.call.external_id: p.call for p in peers if p.call is not ch.call}.values():
+            self.see_lead(call, at)
+        if ch.plumbing:
+            for call in {m.call.external_id: m.call for m in bridge.members.values()}.values():
+                self.see_lead(call, at)
+        if not bridge.members:
+            self.bridges.pop(bridge.uniqueid, None)
+        return peers
+
+    # ---- ending
+
+    def hang_up(self, ch: Channel, at: float) -> None:
+        """A channel is gone; with the last one its Call ends."""
+        self.leave(ch, at)
+        ch.ended_at = at
+        del self.channels[ch.uniqueid]
+        self.gone[ch.uniqueid] = at
+        if ch.local_peer is not None:
+            ch.local_peer.local_peer = None
+            ch.local_peer = None
+        call = ch.call
+        call.channels.pop(ch.uniqueid, None)
+        for hold in call.holds:
+            if hold.uniqueid == ch.uniqueid and hold.ended_at is None:
+                hold.ended_at = at
+        for recording in call.recordings:
+            if recording.uniqueid == ch.uniqueid and recording.ended_at is None:
+                recording.ended_at = at
+        if not call.channels:
+            self.finish(call, at)
+            return
+        if ch is call.lead:
+            rest = [leg for leg in call.legs.values() if leg.ended_at is None]
+            call.lead = next((leg for leg in rest if leg.connected_at is not None), rest[0] if rest else ch)
+            self.see_lead(call, at)
+        if not ch.plumbing:
+            self.mark(call)
+
+    def finish(self, call: Call, at: float) -> None:
+        call.ended_at = at
+        if call.talks and call.talks[-1][1] < 0:
+            call.talks[-1][1] = at
+        for linkedid in (call.external_id, *call.aliases):
+            self.calls.pop(linkedid, None)
+        if call.legs:
+            self.recent.append(call)
+            self.mark(call, "call.ended")
+
+    def forget(self, at: float) -> None:
+        """Let go of what nobody can name any more."""
+        self.now = at
+        while self.recent and (self.recent[0].ended_at or 0.0) < at - _RECENT_FOR:
+            self.recent.popleft()
+        for uniqueid, ended_at in list(self.gone.items())[:64]:
+            if ended_at >= at - _GONE_FOR:
+                break
+            del self.gone[uniqueid]

@@ -1,0 +1,248 @@
+"""The live state: Channel, Bridge, Call. Mutable, small (__slots__), without any rule of when to change them.
+
+Times are the events' own, epoch seconds; they become datetimes only in `report.py`.
+"""
+
+from trunkline.calls.names import endpoint_of, extension_of, is_plumbing, known
+from trunkline.calls.record import LegEnd, Quality, Role, Status, TransferKind
+
+DOWN, RING, RINGING, UP, BUSY = "0", "4", "5", "6", "7"  # ChannelState
+
+
+class Channel:
+    """One channel of Asterisk, from the first event that names it to its Hangup."""
+
+    __slots__ = (
+        "answered_at",
+        "application",
+        "bridge",
+        "call",
+        "cause",
+        "connected_at",
+        "dial_status",
+        "dialled_by",
+        "dialled_number",
+        "digit_at",
+        "end_reason",
+        "ended_at",
+        "endpoint",
+        "exten",
+        "is_trunk",
+        "linkedid",
+        "local_peer",
+        "mixmonitor_always",
+        "name",
+        "number",
+        "plumbing",
+        "pulled_at",
+        "rang_at",
+        "recording_path",
+        "requested_hangup",
+        "role",
+        "soft_hangup",
+        "started_at",
+        "state",
+        "uniqueid",
+        "was_bridged",
+    )
+
+    def __init__(self, uniqueid: str, name: str, linkedid: str, call: "Call", at: float, is_trunk: bool) -> None:
+        self.uniqueid = uniqueid
+        self.name = name
+        self.endpoint = endpoint_of(name)
+        self.linkedid = linkedid
+        self.call = call
+        self.plumbing = is_plumbing(name)
+        self.is_trunk = is_trunk
+        self.started_at = at
+        self.state = DOWN
+        self.number: str | None = None  # CallerIDNum when first seen
+        self.exten: str | None = None
+        self.answered_at: float | None = None  # Up
+        self.rang_at: float | None = None
+        self.connected_at: float | None = None  # first bridged with another human
+        self.ended_at: float | None = None
+        self.cause: int | None = None
+        self.dial_status: str | None = None
+        self.dialled_by: Channel | None = None
+        self.dialled_number: str | None = None
+        self.end_reason: LegEnd | None = None
+        self.role: Role | None = None
+        self.bridge: Bridge | None = None
+        self.was_bridged = False
+        self.local_peer: Channel | None = None  # the other half of a Local pair
+        self.requested_hangup: float | None = None  # the party hung up
+        self.soft_hangup: str | None = None  # the PBX did: cause of the first SoftHangupRequest
+        self.pulled_at: float | None = None  # left a talk without anyone hanging up
+        self.application: str | None = None
+        self.digit_at = 0.0
+        self.recording_path: str | None = None
+        self.mixmonitor_always = False  # MixMonitor without option b: it records even if nobody is bridged
+
+    @property
+    def party(self) -> str | None:
+        """The human on it: an extension inside, a number outside; None where nobody knows."""
+        if self.is_trunk:
+            return self.dialled_number or known(self.number)
+        return extension_of(self.endpoint, self.number)
+
+
+class Bridge:
+    """One bridge; `holding`: parking lots and waiting rooms, in which nobody hears anybody."""
+
+    __slots__ = ("conference", "holding", "members", "uniqueid")
+
+    def __init__(self, uniqueid: str) -> None:
+        self.uniqueid = uniqueid
+        self.members: dict[str, Channel] = {}
+        self.holding = False
+        self.conference: str | None = None
+
+
+class TransferState:
+    __slots__ = ("at", "by", "kind", "result", "tentative", "to", "transferee")
+
+    def __init__(self, kind: TransferKind, by: str | None, to: str | None, at: float, transferee: str) -> None:
+        self.kind = kind
+        self.by = by
+        self.to = to
+        self.at = at
+        self.transferee = transferee  # Uniqueid
+        self.result: str | None = None
+        self.tentative = False
+
+
+class HoldState:
+    __slots__ = ("by", "ended_at", "started_at", "uniqueid")
+
+    def __init__(self, uniqueid: str, by: str | None, at: float) -> None:
+        self.uniqueid = uniqueid
+        self.by = by
+        self.started_at = at
+        self.ended_at: float | None = None
+
+
+class ParkState:
+    __slots__ = ("at", "by", "retrieved_by", "space", "timed_out", "uniqueid")
+
+    def __init__(self, uniqueid: str, by: str | None, space: str, at: float) -> None:
+        self.uniqueid = uniqueid
+        self.by = by
+        self.space = space
+        self.at = at
+        self.retrieved_by: str | None = None
+        self.timed_out = False
+
+
+class RecordingState:
+    __slots__ = ("ended_at", "path", "started_at", "uniqueid")
+
+    def __init__(self, uniqueid: str, path: str, at: float) -> None:
+        self.uniqueid = uniqueid
+        self.path = path
+        self.started_at = at
+        self.ended_at: float | None = None
+
+
+class Call:
+    """Everything known of one Call. `legs` keeps the real channels, also the ended ones; `channels` the live ones of any kind."""
+
+    __slots__ = (
+        "aliases",
+        "answered_at",
+        "answered_by",
+        "asked_for",
+        "busy_leg",
+        "channels",
+        "click_to_dial",
+        "conference",
+        "dial_status",
+        "digits",
+        "diverted_from",
+        "ended_at",
+        "external_id",
+        "first_left",
+        "forwarded_from",
+        "happened",
+        "holds",
+        "hung_up_by",
+        "last_peer",
+        "lead",
+        "legs",
+        "lost",
+        "name",
+        "parked",
+        "participants",
+        "pbx_ended",
+        "private",
+        "quality",
+        "queue",
+        "queue_ended_at",
+        "queue_joined_at",
+        "queue_outcome",
+        "queue_position",
+        "rang",
+        "recordings",
+        "revision",
+        "started_at",
+        "starter",
+        "stasis_failed",
+        "talks",
+        "transfers",
+        "voicemail",
+        "who",
+    )  # fmt: skip
+
+    def __init__(self, external_id: str, at: float) -> None:
+        self.external_id = external_id
+        self.aliases: list[str] = []
+        self.started_at = at
+        self.ended_at: float | None = None
+        self.answered_at: float | None = None
+        self.starter: Channel | None = None
+        self.lead: Channel | None = None  # whose other side counts: the customer's channel, else the starter's
+        self.channels: dict[str, Channel] = {}
+        self.legs: dict[str, Channel] = {}
+        self.who: str | None = None  # the starter's number, first seen
+        self.name: str | None = None
+        self.private = False
+        self.asked_for: str | None = None
+        self.click_to_dial = False
+        self.answered_by: str | None = None
+        self.last_peer: str | None = None
+        self.rang: list[str] = []
+        self.queue: str | None = None
+        self.queue_position: int | None = None
+        self.queue_joined_at: float | None = None
+        self.queue_ended_at: float | None = None
+        self.queue_outcome: str | None = None  # CONNECTED, ABANDONED, LEFT
+        self.transfers: list[TransferState] = []
+        self.holds: list[HoldState] = []
+        self.parked: list[ParkState] = []
+        self.conference: str | None = None
+        self.participants: list[str] = []
+        self.digits = ""
+        self.diverted_from: str | None = None
+        self.forwarded_from: str | None = None
+        self.recordings: list[RecordingState] = []
+        self.talks: list[list[float]] = []  # [from, until] spans of the lead talking to a human; until < 0: now
+        self.dial_status: str | None = None  # of the last attempt that ended
+        self.busy_leg: Channel | None = None  # the called phone that refused
+        self.voicemail = False
+        self.stasis_failed = False
+        self.hung_up_by: Channel | None = None  # who hung up first since the last two came together
+        self.pbx_ended = False
+        self.lost = False
+        self.first_left: Channel | None = None  # the first to leave the talk, where nothing says who hung up
+        self.quality = Quality.OBSERVED
+        self.happened: list[str] = []
+        self.revision = 0
+
+    @property
+    def status_alive(self) -> Status:
+        """RINGING, QUEUED or IN_PROGRESS."""
+        if self.answered_at is not None:
+            return Status.IN_PROGRESS
+        if self.queue_joined_at is not None and self.queue_ended_at is None:
+            return Status.QUEUED
+        return Status.RINGING

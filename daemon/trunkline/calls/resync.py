@@ -1,0 +1,144 @@
+"""Putting the picture right after a gap: what the PBX lists against what we believed.
+
+A channel that is listed and unknown is made, with the times that its Duration allows; one that is known and not listed went
+away unseen. Both make their Call ESTIMATED: its times are bounds.
+"""
+
+from trunkline.asterisk.lists import Snapshot
+from trunkline.calls.bridging import parked_now
+from trunkline.calls.live import Live
+from trunkline.calls.model import UP, Channel, ParkState, RecordingState, TransferState
+from trunkline.calls.names import age, known
+from trunkline.calls.record import Quality, TransferKind
+
+
+def reconcile(live: Live, snapshot: Snapshot, hung_up: set[str]) -> None:
+    """hung_up: Uniqueids whose Hangup is among the events that came meanwhile, and will be told by those."""
+    at = snapshot.at
+    if snapshot.whole:
+        _end_what_is_gone(live, snapshot, hung_up, at)
+    rows = sorted(snapshot.channels.items(), key=lambda item: age(item[0], 0.0))
+    for uniqueid, row in rows:
+        if uniqueid not in live.gone and row.get("Linkedid") and row.get("Channel"):
+            _see_channel(live, uniqueid, row, at)
+    _see_bridges(live, snapshot, at)
+    for entry in snapshot.queue_entries:
+        _see_queue_entry(live, entry, at)
+    for row in snapshot.parked:
+        ch = live.channels.get(row.get("ParkeeUniqueid", ""))
+        if ch is not None and parked_now(ch) is None:
+            by = known(row.get("ParkerDialString"))
+            space = row.get("ParkingSpace", "")
+            ch.call.parked.append(ParkState(ch.uniqueid, by.rpartition("/")[2] if by else None, space, at))
+            live.mark(ch.call)
+    for uniqueid, variables in snapshot.variables.items():
+        _see_variables(live, uniqueid, variables, at)
+
+
+def _end_what_is_gone(live: Live, snapshot: Snapshot, hung_up: set[str], at: float) -> None:
+    for ch in list(live.channels.values()):
+        if ch.uniqueid not in snapshot.channels and ch.uniqueid not in hung_up and ch.uniqueid in live.channels:
+            ch.call.quality = Quality.ESTIMATED
+            # If nobody of the Call is left, we did not see how it ended.
+            if not any(u in snapshot.channels or u in hung_up for u in ch.call.channels):
+                ch.call.lost = True
+            live.hang_up(ch, at)
+
+
+def _seconds(row: dict[str, str]) -> float:
+    """How long the channel has been there: Status' Seconds, else Duration hh:mm:ss."""
+    if row.get("Seconds", "").isdigit():
+        return float(row["Seconds"])
+    try:
+        hours, minutes, seconds = row.get("Duration", "").split(":")
+        return int(hours) * 3600.0 + int(minutes) * 60.0 + int(seconds)
+    except ValueError:
+        return 0.0
+
+
+def _see_channel(live: Live, uniqueid: str, row: dict[str, str], at: float) -> None:
+    ch = live.channels.get(uniqueid)
+    if ch is None:
+        ch = live.make_channel(uniqueid, row["Channel"], row["Linkedid"], at - _seconds(row))
+        call = ch.call
+        if not ch.plumbing:
+            call.quality = Quality.ESTIMATED
+        call.started_at = min(call.started_at, ch.started_at)
+        dialled = row.get("Application") in {"AppDial", "AppDial2", "AppQueue"}
+        if dialled:
+            ch.dialled_by = ch if ch is call.starter else call.starter
+        live.learn(ch, row)
+        if ch is call.starter and known(row.get("DNID")) is not None:
+            call.asked_for = row["DNID"]
+        if not ch.plumbing:
+            live.mark(call, "call.ringing" if ch is call.starter else None)
+    elif row["Linkedid"] != ch.linkedid:
+        ch.linkedid = row["Linkedid"]
+        other = live.calls.get(ch.linkedid)
+        if other is not None and other is not ch.call:
+            live.merge(ch.call, other, at)
+    ch.state = row.get("ChannelState", ch.state)
+    if ch.state == UP and ch.answered_at is None:
+        ch.answered_at = at
+        live.mark(ch.call)
+    if row.get("Application") == "VoiceMail" and ch is ch.call.starter and ch.call.answered_at is None:
+        ch.call.voicemail = True
+
+
+def _see_bridges(live: Live, snapshot: Snapshot, at: float) -> None:
+    where = {u: row.get("BridgeId") or row.get("BridgeID") or "" for u, row in snapshot.channels.items()}
+    for uniqueid, bridge_id in where.items():
+        ch = live.channels.get(uniqueid)
+        if ch is not None and ch.bridge is not None and ch.bridge.uniqueid != bridge_id:
+            peers = live.leave(ch, at)
+            if peers and ch is ch.call.lead:
+                ch.pulled_at = at
+    for uniqueid, bridge_id in where.items():
+        ch = live.channels.get(uniqueid)
+        if ch is None or not bridge_id or (ch.bridge is not None and ch.bridge.uniqueid == bridge_id):
+            continue
+        bridge = live.bridge(bridge_id)
+        described = snapshot.bridges.get(bridge_id, {})
+        bridge.holding = described.get("BridgeTechnology") == "holding_bridge" or bridge.holding
+        moved = ch.pulled_at is not None and ch.call.answered_at is not None and not bridge.holding
+        live.enter(ch, bridge, at)
+        if moved and not any(t.result is None for t in ch.call.transfers):
+            _moved_unseen(live, ch, snapshot.channels[uniqueid], at)
+
+
+def _moved_unseen(live: Live, ch: Channel, row: dict[str, str], at: float) -> None:
+    """The customer talks to somebody else than before the gap: he was transferred, how we cannot know."""
+    exten = known(row.get("Exten"))
+    peers = [p.party for p in live.humans_with(ch)]
+    if exten is not None and exten in peers and exten != ch.call.answered_by:
+        transfer = TransferState(TransferKind.REDIRECT, None, exten, at, ch.uniqueid)
+        transfer.result = "ANSWERED"
+        ch.call.transfers.append(transfer)
+        live.mark(ch.call, "call.transferred")
+
+
+def _see_queue_entry(live: Live, entry: dict[str, str], at: float) -> None:
+    ch = live.channels.get(entry.get("Uniqueid", ""))
+    if ch is None or "Queue" not in entry:
+        return
+    call = ch.call
+    if call.queue_joined_at is None or call.queue_ended_at is not None:
+        wait = entry.get("Wait", "")
+        call.queue = entry["Queue"]
+        call.queue_joined_at = at - (float(wait) if wait.isdigit() else 0.0)
+        call.queue_ended_at = call.queue_outcome = None
+        live.mark(call, "call.queued")
+
+
+def _see_variables(live: Live, uniqueid: str, variables: dict[str, str], at: float) -> None:
+    ch = live.channels.get(uniqueid)
+    if ch is None:
+        return
+    path = variables.get("MIXMONITOR_FILENAME", "")
+    if path and not any(r.path == path for r in ch.call.recordings):
+        ch.call.recordings.append(RecordingState(uniqueid, path, ch.started_at))
+        live.mark(ch.call)
+    did = variables.get("TL_DID", "")
+    if did and ch is ch.call.starter and ch.call.asked_for is None:
+        ch.call.asked_for = did
+        live.mark(ch.call)

@@ -1,0 +1,131 @@
+"""The Tracker: every live Call of one PBX. Events in, CallUpdates out; pure.
+
+`handle` each event as it comes, `take` what has changed whenever it suits: a Call that changed ten times meanwhile is taken
+once, as it is now. After a gap, `resync` with what the PBX says is there.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from trunkline.asterisk.event import Event
+from trunkline.asterisk.lists import Snapshot
+from trunkline.calls import bridging, dialling, during
+from trunkline.calls.live import Fields, Live
+from trunkline.calls.names import Trunks
+from trunkline.calls.record import CallRecord, CallUpdate, Quality, Status
+from trunkline.calls.report import report
+from trunkline.calls.restore import restore
+from trunkline.calls.resync import reconcile
+
+_HANDLERS: dict[str, Callable[[Live, Fields, float], None]] = {
+    "Newchannel": dialling.newchannel,
+    "Newstate": dialling.newstate,
+    "NewCallerid": dialling.new_callerid,
+    "Rename": dialling.rename,
+    "DialBegin": dialling.dial_begin,
+    "DialState": dialling.dial_state,
+    "DialEnd": dialling.dial_end,
+    "OriginateResponse": dialling.originate_response,
+    "HangupRequest": dialling.hangup_request,
+    "SoftHangupRequest": dialling.soft_hangup_request,
+    "Hangup": dialling.hangup,
+    "Shutdown": dialling.shutdown,
+    "BridgeCreate": bridging.bridge_create,
+    "BridgeEnter": bridging.bridge_enter,
+    "BridgeLeave": bridging.bridge_leave,
+    "BridgeMerge": bridging.bridge_merge,
+    "BridgeDestroy": bridging.bridge_destroy,
+    "LocalBridge": bridging.local_bridge,
+    "Pickup": bridging.pickup,
+    "BlindTransfer": bridging.blind_transfer,
+    "AttendedTransfer": bridging.attended_transfer,
+    "ParkedCall": bridging.parked_call,
+    "UnParkedCall": bridging.unparked_call,
+    "ParkedCallTimeOut": bridging.parked_call_timeout,
+    "ConfbridgeStart": bridging.conference_start,
+    "ConfbridgeJoin": bridging.conference_join,
+    "ConfbridgeLeave": bridging.conference_leave,
+    "QueueCallerJoin": during.queue_caller_join,
+    "QueueCallerLeave": during.queue_caller_leave,
+    "QueueCallerAbandon": during.queue_caller_abandon,
+    "AgentCalled": during.agent_called,
+    "AgentConnect": during.agent_connect,
+    "AgentRingNoAnswer": during.agent_ring_no_answer,
+    "Hold": during.hold,
+    "Unhold": during.unhold,
+    "DTMFEnd": during.dtmf_end,
+    "VarSet": during.varset,
+    "MixMonitorStop": during.mixmonitor_stop,
+    "Newexten": during.newexten,
+}
+
+
+class Tracker:
+    """Follows one PBX.
+
+    pbx: its systemname ("" if it has none). trunks: names of carrier-facing endpoints, shell patterns.
+    region: ISO country of its trunks, for the E.164 forms.
+    """
+
+    def __init__(self, pbx: str, *, trunks: Sequence[str] = ("PJSIP/trunk*",), region: str | None = None) -> None:
+        self.pbx = pbx
+        self._region = region
+        self._live = Live(Trunks(trunks))
+
+    def handle(self, event: Event) -> None:
+        """Take in one event. Never raises for what a PBX can send."""
+        handler = _HANDLERS.get(event.kind)
+        if handler is not None:
+            handler(self._live, event.fields, event.at)
+
+    def take(self) -> list[CallUpdate]:
+        """What changed since the last time, each Call once, as it is now."""
+        dirty = self._live.dirty
+        if not dirty:
+            return []
+        updates = []
+        for call in dirty.values():
+            if call.starter is not None:
+                updates.append(CallUpdate(report(call, self.pbx, self._region), tuple(call.happened)))
+                call.happened.clear()
+        dirty.clear()
+        return updates
+
+    def resync(self, snapshot: Snapshot, buffered: Sequence[Event] = ()) -> None:
+        """Put the picture right by what the PBX lists; then the events that came while it was asked."""
+        hung_up = {e.fields["Uniqueid"] for e in buffered if e.kind == "Hangup"}
+        reconcile(self._live, snapshot, hung_up)
+        for event in buffered:
+            self.handle(event)
+
+    def lost(self, at: float) -> None:
+        """The PBX is gone, and its calls with it (a restart seen by its Uptime): all end as PBX_LOST."""
+        live = self._live
+        for ch in list(live.channels.values()):
+            ch.call.lost = True
+            ch.call.quality = Quality.ESTIMATED
+            if ch.uniqueid in live.channels:
+                live.hang_up(ch, at)
+        live.bridges.clear()
+
+    def adopt(self, records: Iterable[CallRecord]) -> None:
+        """Calls that the database has as alive, from before this daemon started; a resync then keeps or ends them."""
+        for record in records:
+            restore(self._live, record)
+
+    @property
+    def live(self) -> int:
+        """Calls that are going on."""
+        return len({id(c) for c in self._live.calls.values() if c.legs})
+
+    @property
+    def channels(self) -> int:
+        """Channels that are up, plumbing included."""
+        return len(self._live.channels)
+
+    @property
+    def states(self) -> dict[Status, int]:
+        """Live Calls by status."""
+        counts = dict.fromkeys((Status.RINGING, Status.QUEUED, Status.IN_PROGRESS), 0)
+        for call in {id(c): c for c in self._live.calls.values() if c.legs}.values():
+            counts[call.status_alive] += 1
+        return counts
