@@ -3,8 +3,8 @@
 A row may come from asyncpg (jsonb as text) or from SQLAlchemy (jsonb decoded); both are mappings by column name.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -24,8 +24,14 @@ from trunkline.calls.record import (
     Transfer,
 )
 
-Row = Mapping[str, Any]
 T = TypeVar("T")
+
+
+class Row(Protocol):
+    """A row by column name, whichever library it comes from."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
 
 # Every column of `call` that record_of_row reads, in the table's order.
 CALL_COLUMNS: Final = (

@@ -6,6 +6,7 @@ Invariants, whatever comes twice, late or torn:
 - What is refused is said (WriteResult.refused) and never takes others with it.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -17,7 +18,7 @@ from asyncpg import Record
 from trunkline.calls.record import CallRecord, CallUpdate, Direction
 from trunkline.store import writer_sql as sql
 from trunkline.store.change import Change, Key, change_of, coalesce, encoded
-from trunkline.store.faults import of_the_record
+from trunkline.store.faults import of_the_server, summary
 from trunkline.store.linking import Customer, Links, MatchLeads, OpenConversations, contact_of, customer_of, find_links
 from trunkline.store.pool import Connection, Pool
 from trunkline.store.tables import PBX_INTEGRATION
@@ -93,12 +94,17 @@ class CallWriter:
         *,
         leads: MatchLeads | None = None,
         conversations: OpenConversations | None = None,
+        deadline_s: float = 10.0,
     ) -> None:
-        """`leads` and `conversations` (crm/, inbox/) link a Call to its customer; None leaves that link empty."""
-        self._pool = pool
-        self._account_name = account_name
+        """`leads` and `conversations` (crm/, inbox/) link a Call to its customer; None leaves that link empty.
+
+        A transaction that takes longer than `deadline_s` counts as the server being away.
+        """
+        self.pool = pool
+        self.account_name = account_name
         self._leads = leads
         self._conversations = conversations
+        self._deadline_s = deadline_s
 
     async def write(self, updates: Iterable[CallUpdate]) -> WriteResult:
         """Store what the tracker hands out.
@@ -116,7 +122,7 @@ class CallWriter:
             try:
                 ready.append(_Ready(change, *encoded(change.record)))
             except (TypeError, ValueError, OverflowError) as error:
-                result += WriteResult(refused=(Refused(change, f"{type(error).__name__}: {error}"),))
+                result += WriteResult(refused=(Refused(change, summary(error)),))
         for start in range(0, len(ready), BATCH):
             result += await self._write_or_split(ready[start : start + BATCH])
         return result
@@ -124,15 +130,24 @@ class CallWriter:
     async def _write_or_split(self, batch: Sequence[_Ready]) -> WriteResult:
         """Write a batch; when the database refuses it, halve it until the record at fault is alone."""
         try:
-            async with self._pool.acquire() as connection, connection.transaction(isolation="read_committed"):
-                return await self._write_batch(connection, batch)
+            return await self._transaction(batch)
         except Exception as error:
-            if not of_the_record(error):
+            if of_the_server(error):
                 raise
             if len(batch) == 1:
-                return WriteResult(refused=(Refused(batch[0].change, f"{type(error).__name__}: {error}"),))
+                return WriteResult(refused=(Refused(batch[0].change, summary(error)),))
         half = len(batch) // 2
         return await self._write_or_split(batch[:half]) + await self._write_or_split(batch[half:])
+
+    async def _transaction(self, batch: Sequence[_Ready]) -> WriteResult:
+        async with self.pool.acquire(timeout=self._deadline_s) as connection:
+            # A server that hangs is left by cutting the connection: asking it to cancel would wait for it, too.
+            deadline = asyncio.get_running_loop().call_later(self._deadline_s, connection.terminate)
+            try:
+                async with connection.transaction(isolation="read_committed"):
+                    return await self._write_batch(connection, batch)
+            finally:
+                deadline.cancel()
 
     async def _write_batch(self, connection: Connection, batch: Sequence[_Ready]) -> WriteResult:
         account_id, integrations = await self._lock_integrations(connection, {ready.record.pbx for ready in batch})
@@ -152,11 +167,11 @@ class CallWriter:
     async def _lock_integrations(self, connection: Connection, names: set[str]) -> tuple[UUID, dict[str, UUID]]:
         """The account and its integration for each PBX, made where they are missing, locked until the commit."""
         ordered = sorted(names)
-        found = await connection.fetch(sql.LOCK_INTEGRATIONS, self._account_name, PBX_INTEGRATION, ordered)
+        found = await connection.fetch(sql.LOCK_INTEGRATIONS, self.account_name, PBX_INTEGRATION, ordered)
         if len(found) < len(ordered):
-            await connection.execute(sql.INSERT_ACCOUNT, self._account_name)
-            await connection.execute(sql.INSERT_INTEGRATIONS, self._account_name, PBX_INTEGRATION, ordered)
-            found = await connection.fetch(sql.LOCK_INTEGRATIONS, self._account_name, PBX_INTEGRATION, ordered)
+            await connection.execute(sql.INSERT_ACCOUNT, self.account_name)
+            await connection.execute(sql.INSERT_INTEGRATIONS, self.account_name, PBX_INTEGRATION, ordered)
+            found = await connection.fetch(sql.LOCK_INTEGRATIONS, self.account_name, PBX_INTEGRATION, ordered)
         return found[0]["account_id"], {row["pbx"]: row["id"] for row in found}
 
     async def _links(self, connection: Connection, account_id: UUID, rows: Sequence[_Row]) -> list[Links]:
