@@ -1,15 +1,12 @@
 """A real PostgreSQL for every test that asks: one server a session (or pytest-xdist worker), one database a test."""
 
-import asyncio
 from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from trunkline.embedded.postgres import Postgres
-from trunkline.store.tables import metadata
+from trunkline.store import migrate
 
 
 @pytest.fixture(scope="session")
@@ -19,17 +16,10 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-async def _create_all(url: str) -> None:
-    engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:", 1), poolclass=NullPool)
-    async with engine.begin() as connection:
-        await connection.run_sync(metadata.create_all)
-    await engine.dispose()
-
-
 @pytest.fixture(scope="session")
 def migrated(postgres: Postgres) -> str:
     """The name of a database at the head of the migrations: a template, never connected to."""
-    asyncio.run(_create_all(postgres.create_database("migrated")))
+    migrate.upgrade(postgres.create_database("migrated"))
     return "migrated"
 
 
