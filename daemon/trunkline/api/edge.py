@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler
 from trunkline.api.health import KNOWN
 from trunkline.api.problem import Problem
 from trunkline.api.state import STATE
+from trunkline.store.faults import advice, of_the_server
 
 MAX_BODY: Final = 64 * 1024  # bytes
 HANDLER_TIMEOUT_S: Final = 10.0
@@ -29,18 +30,6 @@ _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_DATABASE_AWAY = (
-    OSError,  # TimeoutError is one: the connection took too long
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InvalidCachedStatementError,  # once, after a migration under our feet
-)
 
 
 @web.middleware
@@ -62,19 +51,17 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = problem.response(request_id)
     except web.HTTPException as refused:
         response = _refused(request, refused).response(request_id)
-    except asyncpg.QueryCanceledError:
-        response = _too_slow().response(request_id)
-    except _DATABASE_AWAY as error:
-        if deadline is not None and deadline.expired():
+    except Exception as error:
+        told = {"request_id": request_id, "route": route, "method": request.method}
+        if isinstance(error, asyncpg.QueryCanceledError) or (deadline is not None and deadline.expired()):
+            log.warning("http.too_slow", **told)
             response = _too_slow().response(request_id)
-        else:
-            log.warning("http.database_away", request_id=request_id, route=route, error=type(error).__name__)
+        elif of_the_server(error):
+            log.warning("http.database_away", error=type(error).__name__, advice=advice(error), **told)
             response = _database_away().response(request_id)
-    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
-        response = _no_schema().response(request_id)
-    except Exception:
-        log.exception("http.failed", request_id=request_id, route=route, method=request.method)
-        response = _failed().response(request_id)
+        else:
+            log.exception("http.failed", **told)
+            response = _failed().response(request_id)
     response.headers.update(_HEADERS)
     response.headers["X-Request-ID"] = request_id
     if request.can_read_body and request.content_length is None:
@@ -118,17 +105,8 @@ def _database_away() -> Problem:
     return Problem(
         503,
         "database_unavailable",
-        "The database cannot be reached. Try again; /readyz says when it is back.",
+        "The database cannot be used for now. Try again; /readyz says why not and when it is back.",
         headers={"Retry-After": "5"},
-    )
-
-
-def _no_schema() -> Problem:
-    return Problem(
-        503,
-        "schema_missing",
-        "The database lacks a table that this version needs: run `trunkline migrate`.",
-        headers={"Retry-After": "30"},
     )
 
 

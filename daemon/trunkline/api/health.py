@@ -3,12 +3,12 @@
 import asyncio
 from typing import Any
 
-import asyncpg
 import msgspec
 from aiohttp import web
 
 from trunkline.api.parameters import only
 from trunkline.api.state import STATE, Link, State, json_response
+from trunkline.store.faults import advice, of_the_server
 from trunkline.store.queries import select_migration
 
 CHECK_TIMEOUT_S = 3.0
@@ -67,8 +67,10 @@ async def _database(state: State) -> list[dict[str, Any]]:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             found = await select_migration(state.pool)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        detail = f"PostgreSQL cannot be reached ({type(error).__name__}): check that it runs, and database.url."
+    except Exception as error:
+        if not of_the_server(error):
+            raise
+        detail = f"PostgreSQL cannot be used ({type(error).__name__}): {advice(error)}."
         return [{"check": "database", "ok": False, "detail": detail}]
     checks: list[dict[str, Any]] = [{"check": "database", "ok": True}]
     if state.head is not None:
