@@ -5,9 +5,9 @@ from operator import itemgetter
 from typing import Final
 
 from trunkline.calls.record import CallRecord
+from trunkline.store.integration import PBX_INTEGRATION
 from trunkline.store.pool import Pool
 from trunkline.store.rows import CALL_COLUMNS, LEG_COLUMNS, record_of_row
-from trunkline.store.tables import PBX_INTEGRATION
 
 _SELECT_LIVE_CALLS: Final = f"""
 SELECT {", ".join(f"call.{column}" for column in CALL_COLUMNS)},

@@ -43,9 +43,6 @@ metadata: Final = MetaData(
     }
 )
 
-# integration.integration_id of a PBX; its external_id is the systemname ('' when it has none).
-PBX_INTEGRATION: Final = "asterisk"
-
 CHANNELS: Final = ("telephony", "whatsapp", "telegram")
 CONVERSATION_STATUSES: Final = ("open", "closed")
 MESSAGE_STATUSES: Final = ("pending", "sent", "delivered", "read", "failed")
@@ -145,7 +142,7 @@ integration: Final = Table(
     _id(),
     _account(),
     _word("channel"),
-    _word("integration_id"),  # which program is at the other end: PBX_INTEGRATION, "whatsapp", ...
+    _word("integration_id"),  # which program is at the other end: integration.PBX_INTEGRATION, "whatsapp"
     _word("external_id"),  # its own name for itself: a PBX's systemname, a WhatsApp phone number id
     _word("name", ""),
     _word("status", "active"),

@@ -19,9 +19,9 @@ from trunkline.calls.record import CallRecord, CallUpdate, Direction
 from trunkline.store import writer_sql as sql
 from trunkline.store.change import Change, Key, change_of, coalesce, encoded
 from trunkline.store.faults import of_the_server, summary
+from trunkline.store.integration import PBX_INTEGRATION
 from trunkline.store.linking import Customer, Links, MatchLeads, OpenConversations, contact_of, customer_of, find_links
 from trunkline.store.pool import Connection, Pool
-from trunkline.store.tables import PBX_INTEGRATION
 
 # Rows of one transaction: enough that statements cost nothing a row, few enough that others of the account wait for ms.
 BATCH: Final = 500
