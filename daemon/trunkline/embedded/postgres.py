@@ -66,6 +66,7 @@ class Postgres:
         self._child: Child | None = None
         self._lock: int | None = None
         self._password = ""
+        self._major = 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -108,6 +109,7 @@ class Postgres:
         self._take(home)
         try:
             programs = self._programs or find_programs(user=self._user, major=_data_major(home / "data"))
+            self._major = programs.major
             self._password = self._make_password(home / "password")
             if not (home / "data" / "PG_VERSION").exists():
                 self._initdb(programs, home)
@@ -135,8 +137,11 @@ class Postgres:
 
     def create_database(self, name: str, *, template: str | None = None) -> str:
         """Create a database, where `template` is given as its copy, and return its URL. An existing one is kept."""
+        source = f" TEMPLATE {_quoted(template)}" if template else ""
+        if template and not self._durable and self._major >= 15:
+            source += " STRATEGY file_copy"  # a tenth of the time where nothing is flushed to disk
         try:
-            self.execute(f"CREATE DATABASE {_quoted(name)}" + (f" TEMPLATE {_quoted(template)}" if template else ""))
+            self.execute(f"CREATE DATABASE {_quoted(name)}{source}")
         except asyncpg.DuplicateDatabaseError:
             if template is not None:
                 raise
