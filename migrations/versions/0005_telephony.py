@@ -85,6 +85,7 @@ TABLES = {
         external_id text NOT NULL,
         account_id uuid NOT NULL,
         call_id uuid NOT NULL,
+        folded_id uuid,
         created_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT pk_call_alias PRIMARY KEY (integration_id, external_id),
         CONSTRAINT fk_call_alias_integration_id
@@ -133,6 +134,7 @@ TABLES = {
 TABLE_INDEXES = {
     "ix_call_leg_channel_id": "call_leg (channel_id)",
     "ix_call_alias_call_id": "call_alias (call_id)",
+    "ix_call_alias_folded_id": "call_alias (folded_id)",
     "ix_command_pending": "command (integration_id, created_at) WHERE state = 'pending'",
 }
 
