@@ -23,6 +23,7 @@ help:  ## this list
 
 setup: $(SYNCED)  ## .venv with everything in uv.lock
 
+run: export TRUNKLINE_UP_SINCE := $(shell date +%s)
 run: $(SYNCED)  ## PostgreSQL, Asterisk, daemon and two phones that call each other (ARGS="--help" says what else)
 	@$(BIN)/trunkline up $(ARGS)
 

@@ -105,6 +105,11 @@ class AsyncioThread:
                 crossing.raise_cancel()
             raise AsyncioCancelled(f"{getattr(fn, '__qualname__', fn)} was cancelled on the asyncio thread") from None
 
+    def tell(self, fn: Callable[[*Ts], object], *args: *Ts) -> None:
+        """From the asyncio side: have `fn(*args)` called in trio soon. It must not raise."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(fn, *args)
+
     def _hand_back(self, crossing: _Crossing, result: outcome.Outcome[Any]) -> None:
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._wake, crossing, result)

@@ -208,3 +208,21 @@ async def test_a_thread_that_dies_cancels_the_body_and_is_an_error() -> None:
     assert isinstance(raised.value.__cause__, SystemExit)
     assert len(seen) == 1
     gc.collect()
+
+
+@pytest.mark.trio
+async def test_asyncio_can_tell_trio() -> None:
+    told = trio.Event()
+    where: list[str] = []
+
+    def hear(word: str) -> None:
+        where.append(f"{word} in {threading.current_thread().name}")
+        told.set()
+
+    async def work() -> None:
+        thread.tell(hear, "heard")
+
+    async with open_asyncio_thread() as thread:
+        await thread.call(work)
+        await told.wait()
+    assert where == [f"heard in {threading.current_thread().name}"]

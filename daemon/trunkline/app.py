@@ -1,0 +1,277 @@
+"""Wires the rooms and holds the root nursery; the only file that knows them all.
+
+    trio:     link -> Following (tracker) -> write loop --+            one per PBX; one write loop for all
+    asyncio:                          CallSink, HTTP <----+  aio.call, a batch every 25 ms while something changes
+
+Stopping cancels all of it; then what is known is written, or spooled, within STOP_S.
+"""
+
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+import asyncpg
+import structlog
+import trio
+
+from trunkline.aio import AsyncioThread, open_asyncio_thread
+from trunkline.api import Link as LinkState
+from trunkline.api import create_app, serve
+from trunkline.asterisk.dial import Address, LinkSettings
+from trunkline.asterisk.link import Link
+from trunkline.asterisk.session import Credentials
+from trunkline.calls.needs import NEEDED
+from trunkline.calls.record import CallRecord, CallUpdate
+from trunkline.config import Pbx, Settings
+from trunkline.crm.matching import select_leads_by_number
+from trunkline.following import Following
+from trunkline.inbox.telephony import upsert_conversations
+from trunkline.metrics import Metrics, families
+from trunkline.store.faults import advice
+from trunkline.store.migrate import MigrationError, head, upgrade
+from trunkline.store.pool import Pool, open_pool
+from trunkline.store.queries import select_migration
+from trunkline.store.sink import CallSink
+from trunkline.store.spool import Spool, SpoolError
+from trunkline.store.writer import CallWriter
+
+WRITE_EVERY_S = 0.025  # what changes within it is one batch
+ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
+REACH_S = 3.0  # how long the start waits for the database
+STOP_S = 5.0
+
+OnUpdates = Callable[[Sequence[CallUpdate]], object]
+
+log = structlog.get_logger(__name__)
+
+
+class StartError(Exception):
+    """The daemon cannot run as it is set up; the text says why and what to do."""
+
+
+async def run(
+    settings: Settings,
+    *,
+    on_update: OnUpdates = lambda updates: None,
+    ready: Callable[[str], object] = lambda url: None,
+    migrate: bool = False,
+) -> None:
+    """Follow the PBXs and serve the API until cancelled.
+
+    `on_update` is given every batch once it is stored (or spooled), `ready` the API's URL; both in trio, and both must
+    return at once. `migrate` brings the schema up first. Raises StartError.
+    """
+    async with open_asyncio_thread() as aio:
+        daemon = await _Daemon.open(settings, aio)
+        try:
+            await daemon.run(on_update, ready, migrate)
+        finally:
+            with trio.CancelScope(shield=True):
+                await daemon.close()
+    log.info("daemon.stopped")
+
+
+class _Daemon:
+    """What lives as long as one `run`."""
+
+    def __init__(self, settings: Settings, aio: AsyncioThread, pools: "_Pools") -> None:
+        self._settings = settings
+        self._aio = aio
+        self._pools = pools
+        self._sink = pools.sink
+        self._metrics = Metrics(version("trunkline"))
+        self._changed = trio.Event()
+        self._changed_at = 0.0  # perf_counter of the oldest event that is not written
+        self._unwritten: list[CallUpdate] = []  # taken from a tracker, not yet handed over
+        self._follow = [self._following(pbx) for pbx in settings.pbx if pbx.enabled]
+        self._measure()
+
+    @classmethod
+    async def open(cls, settings: Settings, aio: AsyncioThread) -> "_Daemon":
+        """Make what can fail before anything runs."""
+        try:
+            return cls(settings, aio, await aio.call(_Pools.open, settings))
+        except SpoolError as error:
+            raise StartError(str(error)) from error
+
+    async def run(self, on_update: OnUpdates, ready: Callable[[str], object], migrate: bool) -> None:
+        await self._check_schema(migrate)
+        log.info("daemon.started", version=version("trunkline"), pbxs=len(self._follow))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._serve, ready)
+            nursery.start_soon(self._write_on, on_update)
+            for following, link in self._follow:
+                nursery.start_soon(self._adopt, following, link)
+                nursery.start_soon(link.run)
+
+    async def close(self) -> None:
+        """Write what is known, within STOP_S; what PostgreSQL does not take by then waits in the spool."""
+        with trio.move_on_after(STOP_S) as limit:
+            await self._write()
+        if limit.cancelled_caught:
+            log.warning("daemon.stopped_writing", spooled=self._sink.depth, todo="they are written at the next start")
+        await self._aio.call(self._pools.close)
+
+    def _following(self, pbx: Pbx) -> tuple[Following, Link]:
+        following = Following(
+            pbx.systemname or f"{pbx.host}:{pbx.ami_port}", trunks=pbx.trunks, region=pbx.region, wake=self._wake
+        )
+        link = Link(_link_settings(following.name, pbx), following, wanted=NEEDED)
+        following.request_resync = link.request_resync
+        return following, link
+
+    def _wake(self) -> None:
+        if not self._changed.is_set():
+            self._changed_at = time.perf_counter()
+            self._changed.set()
+
+    async def _write_on(self, on_update: OnUpdates) -> None:
+        while True:
+            await self._changed.wait()
+            await trio.sleep(WRITE_EVERY_S)
+            if updates := await self._write():
+                on_update(updates)
+
+    async def _write(self) -> list[CallUpdate]:
+        """Hand over what has changed; return it."""
+        since, began = self._changed_at, time.perf_counter()
+        self._changed = trio.Event()
+        for following, _ in self._follow:
+            taken = following.take()
+            self._metrics.count_updates(following.name, taken)
+            self._unwritten += taken
+        updates = self._unwritten
+        if updates:
+            await self._aio.call(self._sink.write, updates)
+            self._unwritten = []
+            if self._sink.away:
+                self._metrics.count_failed_write()
+            else:
+                ended = time.perf_counter()
+                self._metrics.observe_write(len(updates), ended - began, ended - since)
+        return updates
+
+    async def _adopt(self, following: Following, link: Link) -> None:
+        """Give each tracker the calls that were live before it; without a database the spool's, the rest later."""
+        while True:
+            pbx = await following.wait_for_name()
+            records: list[CallRecord] | None = None
+            with trio.move_on_after(ADOPT_S):
+                records = await self._aio.call(self._sink.live, pbx)
+            if records is not None:
+                following.adopt(pbx, records)
+                continue
+            following.adopt(pbx, await self._aio.call(self._pools.live_spooled, pbx))
+            following.adopt(pbx, await self._aio.call(self._sink.live, pbx))
+            link.request_resync("adopted_late")
+
+    async def _serve(self, ready: Callable[[str], object]) -> None:
+        http = self._settings.http
+        app = create_app(
+            self._pools.reading,
+            account=self._settings.account.name,
+            metrics=self._metrics,
+            keys=[key.reveal() for key in http.api_keys],
+            head=head(),
+            links=self._links,
+        )
+        try:
+            await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
+        except OSError as error:
+            todo = "set http.port to a free one, or 0 for any"
+            raise StartError(f"cannot listen on {http.host}:{http.port} ({error.strerror}): {todo}") from error
+
+    def _links(self) -> list[LinkState]:
+        return [LinkState(link.name, link.up, str(link.failure or "")) for _, link in self._follow]
+
+    async def _check_schema(self, migrate: bool) -> None:
+        """Refuse an older schema. A database that is away is no reason not to start: calls are spooled meanwhile."""
+        try:
+            if migrate:
+                await trio.to_thread.run_sync(_migrate, self._settings.database.url.reveal(), abandon_on_cancel=True)
+            with trio.fail_after(REACH_S):
+                found = await self._aio.call(select_migration, self._pools.reading)
+        except (OSError, trio.TooSlowError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            detail = str(error) or f"it did not answer within {REACH_S:g} s"
+            log.error("database.away", detail=detail, todo=advice(error), meanwhile="calls wait in the spool")
+            return
+        if found != (needed := head()):
+            at = "has no schema yet" if found is None else f"is at migration {found}"
+            raise StartError(
+                f"the database {at}, and this version needs {needed}: run `trunkline migrate`, or add --migrate"
+            )
+
+    def _measure(self) -> None:
+        pull, sink = self._metrics.pull, self._sink
+        pull(families.SPOOL_DEPTH, "", lambda: sink.depth)
+        pull(families.DATABASE_UP, "", lambda: 0 if sink.away else 1)
+        pull(families.WRITE_QUEUE, "", lambda: len(self._unwritten))
+        for following, link in self._follow:
+            _measure_pbx(self._metrics, following, link)
+
+
+class _Pools:
+    """What lives on the asyncio thread."""
+
+    def __init__(self, writing: Pool, reading: Pool, sink: CallSink) -> None:
+        self._writing = writing
+        self.reading = reading  # of its own, so that slow questions never keep the writer waiting
+        self.sink = sink
+
+    @classmethod
+    async def open(cls, settings: Settings) -> "_Pools":
+        """Open without needing the database. Raises SpoolError."""
+        url = settings.database.url.reveal()
+        writing, reading = await open_pool(url), await open_pool(url, max_size=8)
+        writer = CallWriter(
+            writing, settings.account.name, leads=select_leads_by_number, conversations=upsert_conversations
+        )
+        return cls(writing, reading, CallSink(writer, Spool(settings.spool.path)))
+
+    async def live_spooled(self, pbx: str) -> list[CallRecord]:
+        """The live calls that the spool knows; here, for the spool's file belongs to this thread."""
+        return self.sink.live_spooled(pbx)
+
+    async def close(self) -> None:
+        """Close everything. A connection that hangs is cut."""
+        await self.sink.close()
+        for pool in (self._writing, self.reading):
+            pool.terminate()
+
+
+def _migrate(url: str) -> None:
+    try:
+        upgrade(url)
+    except MigrationError as error:
+        raise StartError(str(error)) from error
+
+
+def _link_settings(name: str, pbx: Pbx) -> LinkSettings:
+    tls = None
+    if pbx.tls != "off":
+        try:
+            tls = ssl.create_default_context(cafile=None if pbx.tls == "on" else pbx.tls)
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(f"pbx.tls: {pbx.tls} cannot be used as a CA file: {error}") from error
+    credentials = Credentials(pbx.username, pbx.secret.reveal())
+    return LinkSettings(name, Address(pbx.host, pbx.ami_port, tls), credentials, pbx.systemname)
+
+
+def _measure_pbx(metrics: Metrics, following: Following, link: Link) -> None:
+    readings: dict[families.Pulled, Callable[[], float | dict[str, int]]] = {
+        families.EVENTS_READ: lambda: link.events_read,
+        families.EVENTS_SKIPPED: lambda: link.skipped,
+        families.EVENTS_REFUSED: lambda: link.refused,
+        families.FRAMES_BAD: lambda: link.bad,
+        families.EVENT_LAG: lambda: link.lag_s,
+        families.LINK_UP: lambda: link.up,
+        families.CONNECTS: lambda: link.connects,
+        families.RECONNECTS: lambda: link.reconnects,
+        families.RESYNCS: lambda: link.resyncs,
+        families.RESYNC_TIME: lambda: link.resync_s,
+        families.CHANNELS_ACTIVE: lambda: following.channels,
+        families.CALLS_ACTIVE: lambda: following.calls_by_status,
+    }
+    for family, read in readings.items():
+        metrics.pull(family, following.name, read)

@@ -1,0 +1,133 @@
+"""One PBX followed: what its link tells goes to its tracker, and what the tracker makes of it waits to be written.
+
+Invariant: a call that was live is carried on, adopted or ended; never forgotten, whoever restarts.
+"""
+
+from collections.abc import Callable, Sequence
+
+import structlog
+import trio
+
+from trunkline.asterisk.event import Event
+from trunkline.asterisk.link import Hello
+from trunkline.asterisk.lists import Snapshot
+from trunkline.calls.record import CallRecord, CallUpdate
+from trunkline.calls.tracker import Tracker
+
+log = structlog.get_logger(__name__)
+
+
+class Following:
+    """A link's Consumer. `wake` is called whenever there may be something to take.
+
+    A fresh tracker is fed only after `adopt`: until then what the link tells is held back, in order.
+    """
+
+    def __init__(self, name: str, *, trunks: Sequence[str], region: str | None, wake: Callable[[], None]) -> None:
+        self.name = name
+        self.faults = 0  # events that the tracker could not take: each is a bug of ours
+        self.request_resync: Callable[[str], None] = lambda reason: None  # the link's, once there is one
+        self._trunks = tuple(trunks)
+        self._region = region
+        self._wake = wake
+        self._tracker: Tracker | None = None  # None until the PBX has said its name
+        self._pbx = ""
+        self._named = trio.Event()
+        self._held: list[Callable[[], None]] | None = None
+        self._left: list[CallUpdate] = []  # of a tracker that was put away
+        self._last_seen_at: float | None = None
+
+    @property
+    def calls_by_status(self) -> dict[str, int]:
+        """How many calls live, by status."""
+        states = {} if self._tracker is None else dict(self._tracker.states)
+        return {status.value: count for status, count in states.items()}
+
+    @property
+    def channels(self) -> int:
+        """How many channels are tracked."""
+        return 0 if self._tracker is None else self._tracker.channels
+
+    async def wait_for_name(self) -> str:
+        """Return the systemname of the PBX as soon as it has a tracker that waits for `adopt`."""
+        await self._named.wait()
+        self._named = trio.Event()
+        return self._pbx
+
+    def adopt(self, pbx: str, records: Sequence[CallRecord]) -> None:
+        """Take over calls that were live before; those that are gone end with the next resync. May come twice."""
+        if self._tracker is None or pbx != self._pbx:
+            return  # it asks again, under the name of another PBX
+        if records:
+            self._tracker.adopt(records)
+            log.info("calls.adopted", pbx=self.name, calls=len(records))
+        held, self._held = self._held or [], None
+        for feed in held:
+            feed()
+        self._wake()
+
+    def connected(self, hello: Hello) -> None:
+        """Take up the calls of this PBX, or end those that its restart has cut."""
+        if self._tracker is None or hello.systemname != self._pbx:
+            if self._tracker is not None:  # another PBX answers at this address now
+                self._held = None
+                self._end_all()
+                self._left += self._tracker.take()
+            self._pbx, self._held = hello.systemname, []
+            self._tracker = Tracker(hello.systemname, trunks=self._trunks, region=self._region)
+            self._named.set()
+        elif hello.restarted:
+            self._feed(self._end_all)
+
+    def event(self, event: Event) -> None:
+        """Feed the tracker."""
+        if self._held is None:
+            self._handle(event)
+            self._wake()
+        else:
+            self._held.append(lambda: self._handle(event))
+
+    def resynced(self, snapshot: Snapshot, buffered: list[Event]) -> None:
+        """Reconcile with what the PBX says is there."""
+        self._feed(lambda: self._resync(snapshot, buffered))
+
+    def disconnected(self, reason: str, at: float) -> None:
+        """Keep the calls: they may well go on, and the next resync tells."""
+        self._last_seen_at = at
+
+    def take(self) -> list[CallUpdate]:
+        """Return what has changed since the last time."""
+        left, self._left = self._left, []
+        return left + (self._tracker.take() if self._tracker is not None else [])
+
+    def _feed(self, feed: Callable[[], None]) -> None:
+        if self._held is None:
+            feed()
+            self._wake()
+        else:
+            self._held.append(feed)
+
+    def _handle(self, event: Event) -> None:
+        # A fault costs this event, which a resync makes good, and never the daemon.
+        try:
+            self._known().handle(event)
+        except Exception:
+            self.faults += 1
+            log.exception("tracker.fault", pbx=self.name, kind=event.kind, todo="please report it, with a recording")
+            self.request_resync("tracker_fault")
+
+    def _resync(self, snapshot: Snapshot, buffered: list[Event]) -> None:
+        try:
+            self._known().resync(snapshot, buffered)
+        except Exception:
+            self.faults += 1
+            log.exception("tracker.fault", pbx=self.name, kind="resync", todo="please report it, with a recording")
+
+    def _end_all(self) -> None:
+        if self._last_seen_at is not None:
+            self._known().lost(self._last_seen_at)
+
+    def _known(self) -> Tracker:
+        if self._tracker is None:
+            raise RuntimeError("the link told of events before it was connected")
+        return self._tracker
