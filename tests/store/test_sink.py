@@ -1,14 +1,13 @@
 """The sink: PostgreSQL away, in every way it can be, costs nothing but time."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from calls import answered, ended, ringing
+from calls import answered, ringing
 
-from trunkline.store.pool import Pool, open_pool
+from trunkline.store.pool import Pool
 from trunkline.store.sink import CallSink
 from trunkline.store.spool import Spool
 from trunkline.store.writer import CallWriter

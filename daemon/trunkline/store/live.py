@@ -18,7 +18,7 @@ JOIN integration ON integration.id = call.integration_id
 JOIN account ON account.id = integration.account_id
 WHERE account.name = $1 AND integration.integration_id = $2 AND integration.external_id = $3
     AND call.ended_at IS NULL AND call.external_id IS NOT NULL
-ORDER BY call.started_at, call.id
+ORDER BY call.started_at, call.external_id
 """
 
 _SELECT_LEGS: Final = f"""
