@@ -41,14 +41,23 @@ def bridge_enter(live: Live, f: Fields, at: float) -> None:
 
 
 def _whom_the_bridge_counts(live: Live, ch: Channel, bridge: Bridge, f: Fields, at: float) -> None:
-    """A bridge of two in which we know only one: the other's BridgeEnter was lost, and he is the one it was dialled with."""
-    if f.get("BridgeNumChannels") != "2" or len(bridge.members) != 1 or bridge.holding:
-        return
-    other = ch.dialled_by
-    if other is None or other is ch:
-        other = next((c for c in ch.call.channels.values() if c.dialled_by is ch and c.dial_status == "ANSWER"), None)
-    if other is not None and other.bridge is None and other.ended_at is None:
-        live.enter(other, bridge, at)
+    """A bridge of two in which we know only one: the other's BridgeEnter was lost."""
+    if f.get("BridgeNumChannels") == "2" and len(bridge.members) == 1 and not bridge.holding:
+        other = _partner(ch)
+        if other is not None:
+            live.enter(other, bridge, at)
+
+
+def _partner(ch: Channel) -> Channel | None:
+    """Who must be in a bridge with it, if somebody is: whom it answered, or the only other one there is."""
+    if ch.partner is not None and ch.partner.bridge is None:
+        return ch.partner
+    others = [
+        leg
+        for leg in ch.call.legs.values()
+        if leg is not ch and leg.bridge is None and leg.ended_at is None and leg.answered_at is not None
+    ]
+    return others[0] if len(others) == 1 and ch.partner is None else None
 
 
 def bridge_leave(live: Live, f: Fields, at: float) -> None:
@@ -58,18 +67,24 @@ def bridge_leave(live: Live, f: Fields, at: float) -> None:
     bridge = live.bridges.get(f["BridgeUniqueid"])
     if bridge is None:
         return
-    if ch.bridge is None and bridge.members and not ch.was_bridged:
-        # its BridgeEnter was lost: it has been here since it answered
-        live.enter(ch, bridge, ch.answered_at or at)
+    if ch.bridge is None and bridge.members and ch.left != bridge.uniqueid:
+        # its BridgeEnter was lost: it has been here since the other of the two answered
+        other = ch.partner
+        live.enter(ch, bridge, max(ch.answered_at or 0.0, (other.answered_at or 0.0) if other else 0.0) or at)
     if ch.bridge is not bridge:
         return
+    if f.get("BridgeNumChannels") == "1" and len(bridge.members) == 1 and not bridge.holding:
+        other = _partner(ch)  # whose BridgeEnter was lost, and who is still in there
+        if other is not None:
+            live.enter(other, bridge, max(ch.answered_at or 0.0, other.answered_at or 0.0) or at)
     peers = live.leave(ch, at)
     call = ch.call
     if ch.plumbing or not peers:
         return
-    if ch.requested_hangup is None and ch.soft_hangup is None and all(p.requested_hangup is None for p in peers):
-        ch.pulled_at = at
-    if call.first_left is None and ch.soft_hangup is None:
+    if ch.requested_hangup is None and ch.soft_hangup_at is None and all(p.requested_hangup is None for p in peers):
+        for pulled in (ch, *peers):
+            pulled.pulled_at = at
+    if call.first_left is None and ch.soft_hangup_at is None:
         call.first_left = ch
 
 
@@ -166,6 +181,9 @@ def attended_transfer(live: Live, f: Fields, at: float) -> None:
     for ch in (first, second):
         if ch is not None:
             _transferred(who.call, ch, who)
+    bridge = live.bridges.get(f.get("DestBridgeUniqueid", ""))
+    if transferee is not None and transferee.bridge is None and bridge is not None:
+        live.enter(transferee, bridge, at)  # its BridgeEnter was lost
     live.see_lead(who.call, at)
 
 
@@ -239,6 +257,7 @@ def unparked_call(live: Live, f: Fields, at: float) -> None:
             if not any(p.uniqueid == ch.uniqueid and p.retrieved_by for p in ch.call.parked):
                 ch.call.parked.append(parked)
         parked.retrieved_by = retriever.party
+        ch.partner, retriever.partner = retriever, ch
     live.mark(ch.call)
 
 
@@ -285,4 +304,4 @@ def _joins(live: Live, ch: Channel, conference: str, at: float) -> None:
 def conference_leave(live: Live, f: Fields, at: float) -> None:
     ch = live.channel(f, at)
     if ch is not None and not ch.plumbing:
-        live.mark(ch.call)
+        _joins(live, ch, f["Conference"], at)

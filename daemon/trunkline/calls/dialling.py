@@ -129,7 +129,9 @@ def redirected(live: Live, ch: Channel, exten: str | None, at: float) -> None:
     ch.pulled_at = None
     if any(t.transferee == ch.uniqueid and t.result is None for t in call.transfers):
         return
-    call.transfers.append(TransferState(TransferKind.REDIRECT, None, exten, at, ch.uniqueid))
+    by = live.channel_named(ch.blind_by) if ch.blind_by is not None else None
+    kind = TransferKind.REDIRECT if ch.blind_by is None else TransferKind.BLIND  # whose event was lost
+    call.transfers.append(TransferState(kind, by, exten, at, ch.uniqueid))
     live.mark(call, "call.transferred")
 
 
@@ -161,6 +163,8 @@ def dial_end(live: Live, f: Fields, at: float) -> None:
         if status == "ANSWER":
             if dest.answered_at is None:
                 dest.answered_at = at
+            if source is not None:
+                source.partner, dest.partner = dest, source
         elif forward is not None:
             dest.end_reason = LegEnd.FORWARDED
             if not dest.plumbing and call.forwarded_from is None:
@@ -182,6 +186,8 @@ def originate_response(live: Live, f: Fields, at: float) -> None:
     if call is None or call.click_to_dial:
         return
     call.click_to_dial = True
+    if f["Response"] == "Failure" and call.starter is not None:
+        call.starter.soft_hangup_at = at
     exten = known(f.get("Exten"))
     if call.asked_for is None and exten not in {None, "s"}:
         call.asked_for = exten
@@ -193,12 +199,19 @@ def _is_originated(call: Call, endpoint: str) -> bool:
     return ch is not None and ch.dialled_by is ch and ch.endpoint == endpoint and not call.click_to_dial
 
 
+def _is_up(ch: Channel, f: Fields, at: float) -> None:
+    """A channel that is up has been answered, though its Newstate was lost."""
+    if f.get("ChannelState") == UP and ch.answered_at is None:
+        ch.answered_at = at
+
+
 def hangup_request(live: Live, f: Fields, at: float) -> None:
     """A party hung up, or its phone refused."""
     ch = live.channel(f, at)
     if ch is None or ch.requested_hangup is not None:
         return
     ch.requested_hangup = at
+    _is_up(ch, f, at)
     if ch.plumbing or f.get("ChannelState", ch.state) == BUSY:
         return
     call = ch.call
@@ -208,7 +221,7 @@ def hangup_request(live: Live, f: Fields, at: float) -> None:
         return
     if (
         call.hung_up_by is None
-        and ch.soft_hangup is None
+        and (ch.soft_hangup_at is None or at <= ch.soft_hangup_at)
         and (ch is call.lead or ch is call.starter or ch in live.humans_with(call.lead or ch))
     ):
         if ch is call.starter and call.answered_at is not None and ch is not call.lead and ch.bridge is None:
@@ -221,8 +234,8 @@ def soft_hangup_request(live: Live, f: Fields, at: float) -> None:
     ch = live.channel(f, at)
     if ch is None or ch.plumbing:
         return
-    if ch.soft_hangup is None:
-        ch.soft_hangup = f.get("Cause", "")
+    if ch.soft_hangup_at is None:
+        ch.soft_hangup_at = at
     if f.get("Cause") == "4":
         ch.call.pbx_ended = True
 
@@ -236,10 +249,14 @@ def hangup(live: Live, f: Fields, at: float) -> None:
         return
     cause = f.get("Cause", "")
     ch.cause = int(cause) if cause.isdigit() else None
+    _is_up(ch, f, at)
     if cause == "21" and ch.answered_at is None and ch is not ch.call.starter and not ch.plumbing:
         ch.call.busy_leg = ch.call.busy_leg or ch
     if ch.dial_status is None and ch.dialled_by is not None and ch.answered_at is None and cause == "17":
         ch.call.busy_leg = ch.call.busy_leg or ch
+    if cause == "23" and not ch.plumbing and ch.answered_at is None and ch.end_reason is None:
+        ch.end_reason = LegEnd.FORWARDED
+        ch.call.forwarded_from = ch.call.forwarded_from or ch.party
     live.hang_up(ch, at)
     live.forget(at)
 

@@ -97,8 +97,11 @@ def hold(live: Live, f: Fields, at: float) -> None:
     if ch is None or ch.plumbing:
         return
     call = ch.call
-    if any(h.uniqueid == ch.uniqueid and h.ended_at is None for h in call.holds):
-        return
+    for held in call.holds:
+        if held.uniqueid == ch.uniqueid and held.ended_at is None:
+            if held.started_at == at:
+                return
+            held.ended_at = at  # its Unhold was lost
     by = call.who if ch is call.starter else ch.party
     call.holds.append(HoldState(ch.uniqueid, by, at))
     live.mark(call, "call.held")
@@ -140,8 +143,14 @@ def varset(live: Live, f: Fields, at: float) -> None:
     value = f["Value"]
     if name == "MIXMONITOR_FILENAME":
         if value and not any(r.path == value and r.uniqueid == ch.uniqueid for r in call.recordings):
-            call.recordings.append(RecordingState(ch.uniqueid, value, at))
+            unnamed = next((r for r in call.recordings if r.uniqueid == ch.uniqueid and not r.path), None)
+            if unnamed is not None:
+                unnamed.path = value
+            else:
+                call.recordings.append(RecordingState(ch.uniqueid, value, at))
             live.mark(call)
+    elif name == "BLINDTRANSFER":
+        ch.blind_by = value or ch.blind_by
     elif name == "DIALSTATUS":
         if value and value != "ANSWER" and ch is call.starter and call.answered_at is None:
             call.dial_status = value
@@ -159,6 +168,23 @@ def varset(live: Live, f: Fields, at: float) -> None:
     elif name == "TL_DIVERSION" and ch is call.starter and known(value) is not None:
         call.diverted_from = value
         live.mark(call)
+
+
+def mixmonitor_start(live: Live, f: Fields, at: float) -> None:
+    """It says neither file nor id: a VarSet just before does, unless it was lost."""
+    ch = live.channel(f, at)
+    if ch is None:
+        return
+    mine = [r for r in ch.call.recordings if r.uniqueid == ch.uniqueid]
+    if any(r.started and r.started_at == at for r in mine):
+        return
+    recording = next((r for r in mine if not r.started), None)
+    if recording is None:
+        recording = RecordingState(ch.uniqueid, "", at)
+        ch.call.recordings.append(recording)
+    recording.started = True
+    recording.started_at = at
+    live.mark(ch.call)
 
 
 def mixmonitor_stop(live: Live, f: Fields, at: float) -> None:

@@ -7,7 +7,7 @@ are made on first sight, facts are set once, and a channel that has hung up is r
 from collections import deque
 
 from trunkline.calls.model import UP, Bridge, Call, Channel
-from trunkline.calls.names import Trunks, age, known, unescape, withheld
+from trunkline.calls.names import Trunks, age, endpoint_of, extension_of, known, unescape, withheld
 from trunkline.calls.record import Quality, Role
 
 Fields = dict[str, str]
@@ -55,6 +55,11 @@ class Live:
         if name is None:
             return None
         return next((ch for ch in self.channels.values() if ch.name == name), None)
+
+    def channel_named(self, name: str) -> str | None:
+        """The party of a channel by its name, whether it is still there or not."""
+        ch = self._by_name(name)
+        return ch.party if ch is not None else extension_of(endpoint_of(name), None)
 
     def make_channel(self, uniqueid: str, name: str, linkedid: str, at: float) -> Channel:
         call = self.calls.get(linkedid)
@@ -261,6 +266,7 @@ class Live:
         peers = self.humans_with(ch)
         bridge.members.pop(ch.uniqueid, None)
         ch.bridge = None
+        ch.left = bridge.uniqueid
         self.see_lead(ch.call, at)
         for call in {p.call.external_id: p.call for p in peers if p.call is not ch.call}.values():
             self.see_lead(call, at)
@@ -282,6 +288,10 @@ class Live:
         if ch.local_peer is not None:
             ch.local_peer.local_peer = None
             ch.local_peer = None
+        if ch.partner is not None:
+            if ch.partner.partner is ch:
+                ch.partner.partner = None
+            ch.partner = None
         call = ch.call
         call.channels.pop(ch.uniqueid, None)
         for hold in call.holds:

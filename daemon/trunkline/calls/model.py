@@ -15,6 +15,7 @@ class Channel:
     __slots__ = (
         "answered_at",
         "application",
+        "blind_by",
         "bridge",
         "call",
         "cause",
@@ -28,18 +29,20 @@ class Channel:
         "endpoint",
         "exten",
         "is_trunk",
+        "left",
         "linkedid",
         "local_peer",
         "mixmonitor_always",
         "name",
         "number",
+        "partner",
         "plumbing",
         "pulled_at",
         "rang_at",
         "recording_path",
         "requested_hangup",
         "role",
-        "soft_hangup",
+        "soft_hangup_at",
         "started_at",
         "state",
         "uniqueid",
@@ -69,11 +72,14 @@ class Channel:
         self.end_reason: LegEnd | None = None
         self.role: Role | None = None
         self.bridge: Bridge | None = None
+        self.partner: Channel | None = None  # who is to be bridged with it: answered, picked up, retrieved
+        self.left = ""  # BridgeUniqueid of the bridge it left last
         self.was_bridged = False
         self.local_peer: Channel | None = None  # the other half of a Local pair
         self.requested_hangup: float | None = None  # the party hung up
-        self.soft_hangup: str | None = None  # the PBX did: cause of the first SoftHangupRequest
+        self.soft_hangup_at: float | None = None  # the PBX hung up
         self.pulled_at: float | None = None  # left a talk without anyone hanging up
+        self.blind_by: str | None = None  # name of the channel that blind-transferred it
         self.application: str | None = None
         self.digit_at = 0.0
         self.recording_path: str | None = None
@@ -135,13 +141,14 @@ class ParkState:
 
 
 class RecordingState:
-    __slots__ = ("ended_at", "path", "started_at", "uniqueid")
+    __slots__ = ("ended_at", "path", "started", "started_at", "uniqueid")
 
     def __init__(self, uniqueid: str, path: str, at: float) -> None:
         self.uniqueid = uniqueid
-        self.path = path
+        self.path = path  # "" as long as nothing told it
         self.started_at = at
         self.ended_at: float | None = None
+        self.started = False  # its MixMonitorStart has been seen
 
 
 class Call:

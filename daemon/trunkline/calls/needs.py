@@ -7,10 +7,10 @@ asterisk-config/manager.conf's eventfilter lets exactly these through (tests/ast
 _EVERY = (
     "Newchannel Newstate NewCallerid Rename DialBegin DialState DialEnd BridgeCreate BridgeEnter BridgeLeave BridgeMerge "
     "BridgeDestroy Hold Unhold BlindTransfer AttendedTransfer Pickup LocalBridge ParkedCall ParkedCallTimeOut UnParkedCall "
-    "QueueCallerJoin QueueCallerLeave QueueCallerAbandon AgentCalled AgentConnect AgentRingNoAnswer ConfbridgeStart "
+    "MixMonitorStart QueueCallerJoin QueueCallerLeave QueueCallerAbandon AgentCalled AgentConnect AgentRingNoAnswer ConfbridgeStart "
     "ConfbridgeJoin ConfbridgeLeave MixMonitorStop OriginateResponse DTMFEnd HangupRequest SoftHangupRequest Hangup Shutdown"
 )
-_VARIABLES = ("MIXMONITOR_FILENAME", "TL_DI", "__TL_DI", "DIALSTATUS", "STASISSTATUS", "VMSTATUS")
+_VARIABLES = ("MIXMONITOR_FILENAME", "TL_DI", "__TL_DI", "DIALSTATUS", "STASISSTATUS", "VMSTATUS", "BLINDTRANSFER")
 _APPLICATIONS = ("VoiceMail", "Queue", "Stasis", "ConfBridge", "Read", "MixMonitor")
 
 NEEDED: dict[str, tuple[str, tuple[str, ...]] | None] = {

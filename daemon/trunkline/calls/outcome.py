@@ -86,13 +86,21 @@ def ended_by(call: Call, direction: Direction) -> EndedBy:
     if call.lost or call.pbx_ended:
         return EndedBy.PBX
     who = call.hung_up_by
-    if who is None and call.answered_at is not None:
-        who = call.first_left
+    if who is None:
+        who = call.first_left if call.answered_at is not None else _gave_up(call)
     if who is None:
         return EndedBy.CALLEE if call.answered_at is None and call.busy_leg is not None else EndedBy.PBX
     if direction is Direction.OUTBOUND:
         return EndedBy.CALLEE if who.is_trunk else EndedBy.CALLER
     return EndedBy.CALLER if who is call.starter else EndedBy.CALLEE
+
+
+def _gave_up(call: Call) -> Channel | None:
+    """The starter, where only the traces of his hanging up are left: his CANCEL (127), his BYE to an application (0)."""
+    starter = call.starter
+    if starter is not None and (starter.cause in {0, 127} or call.dial_status == "CANCEL"):
+        return starter
+    return None
 
 
 def outcome(call: Call, direction: Direction, by: EndedBy) -> tuple[Status, EndReason | None]:
@@ -106,7 +114,8 @@ def outcome(call: Call, direction: Direction, by: EndedBy) -> tuple[Status, EndR
         return missed, EndReason.PBX_LOST
     starter = call.starter
     tried = [end for leg in call.legs.values() if leg is not starter and (end := leg_end(leg)) is not None]
-    if call.click_to_dial and starter is not None and starter.answered_at is None:
+    rung_by_pbx = starter is not None and (call.click_to_dial or starter.dialled_by is starter)
+    if rung_by_pbx and starter is not None and starter.answered_at is None:
         return Status.NO_ANSWER, EndReason.AGENT_NO_ANSWER
     if by is EndedBy.CALLER:
         reached = starter is not None and starter.answered_at is not None

@@ -143,6 +143,8 @@ def _recordings(call: Call) -> list[RecordingRef]:
     found = []
     for r in call.recordings:
         leg = call.legs.get(r.uniqueid)
+        if not r.path and call.ended_at is None:
+            continue  # it will be asked for
         if call.ended_at is not None and leg is not None and not leg.was_bridged and not leg.mixmonitor_always:
             continue
         ended_at = r.ended_at if r.ended_at is not None else call.ended_at

@@ -7,7 +7,7 @@ away unseen. Both make their Call ESTIMATED: its times are bounds.
 from trunkline.asterisk.lists import Snapshot
 from trunkline.calls.bridging import parked_now
 from trunkline.calls.live import Live
-from trunkline.calls.model import UP, Channel, ParkState, RecordingState, TransferState
+from trunkline.calls.model import UP, Call, Channel, ParkState, RecordingState, TransferState
 from trunkline.calls.names import age, known
 from trunkline.calls.record import Quality, TransferKind
 
@@ -39,10 +39,29 @@ def _end_what_is_gone(live: Live, snapshot: Snapshot, hung_up: set[str], at: flo
     for ch in list(live.channels.values()):
         if ch.uniqueid not in snapshot.channels and ch.uniqueid not in hung_up and ch.uniqueid in live.channels:
             ch.call.quality = Quality.ESTIMATED
-            # If nobody of the Call is left, we did not see how it ended.
-            if not any(u in snapshot.channels or u in hung_up for u in ch.call.channels):
-                ch.call.lost = True
+            _was_with_its_partner(live, ch)
+            if not _seen_ending(ch.call) and not any(u in snapshot.channels or u in hung_up for u in ch.call.channels):
+                ch.call.lost = True  # nobody of it is left, and we did not see how it ended
             live.hang_up(ch, at)
+
+
+def _was_with_its_partner(live: Live, ch: Channel) -> None:
+    """Nobody is in a bridge alone: of two that had answered, the other's BridgeEnter was lost."""
+    other = ch.partner
+    if ch.bridge is None or ch.bridge.holding or ch.connected_at is not None or other is None:
+        return
+    if other.bridge is None and other.connected_at is None:
+        live.enter(other, ch.bridge, max(ch.answered_at or 0.0, other.answered_at or 0.0) or ch.started_at)
+
+
+def _seen_ending(call: Call) -> bool:
+    """Was it coming to its end before our eyes, so that only a last Hangup is missing?"""
+    if call.talks and call.talks[-1][1] < 0 and call.hung_up_by is None:
+        return False
+    return call.hung_up_by is not None or any(
+        leg.ended_at is not None or leg.soft_hangup_at is not None or leg.requested_hangup is not None
+        for leg in call.legs.values()
+    )
 
 
 def _seconds(row: dict[str, str]) -> float:

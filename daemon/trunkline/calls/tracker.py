@@ -54,6 +54,7 @@ _HANDLERS: dict[str, Callable[[Live, Fields, float], None]] = {
     "Unhold": during.unhold,
     "DTMFEnd": during.dtmf_end,
     "VarSet": during.varset,
+    "MixMonitorStart": during.mixmonitor_start,
     "MixMonitorStop": during.mixmonitor_stop,
     "Newexten": during.newexten,
 }
