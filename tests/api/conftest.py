@@ -1,14 +1,17 @@
 """A served API over a real PostgreSQL."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from uuid import UUID
 
 import aiohttp
+import pytest
 import pytest_asyncio
-from served import ACCOUNT, Serve, Served
+from served import ACCOUNT, Serve, Served, insert_calls
 
 from trunkline.api import Link, create_app, listening
+from trunkline.embedded.postgres import Postgres
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool, open_pool
 
@@ -24,21 +27,43 @@ async def account_id(pool: Pool) -> UUID:
     return await pool.fetchval("INSERT INTO account (name) VALUES ($1) RETURNING id", ACCOUNT)
 
 
+@pytest.fixture(scope="session")
+def shared_url(postgres: Postgres, migrated: str) -> Iterator[str]:
+    """The URL of a database that tests share and leave as it is: 30 calls of the account, 3 of another one."""
+    url = postgres.create_database("shared_api", template=migrated)
+
+    async def fill() -> None:
+        async with await open_pool(url) as pool:
+            for name, calls in ((ACCOUNT, 30), ("other", 3)):
+                added = await pool.fetchval("INSERT INTO account (name) VALUES ($1) RETURNING id", name)
+                await insert_calls(pool, added, calls)
+
+    asyncio.run(fill())
+    yield url
+    postgres.drop_database("shared_api")
+
+
 @pytest_asyncio.fixture
-async def serve(pool: Pool) -> AsyncIterator[Serve]:
-    """Start an API: `await serve(keys=[...], links=..., account=..., head=...)`."""
+async def shared_pool(shared_url: str) -> AsyncIterator[Pool]:
+    async with await open_pool(shared_url) as pool:
+        yield pool
+
+
+@pytest_asyncio.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=...)`."""
     async with AsyncExitStack() as stack:
 
         async def start(
+            pool: Pool,
             *,
             account: str = ACCOUNT,
             keys: Sequence[str] = (),
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
-            database: Pool = pool,
         ) -> Served:
             metrics = Metrics("test")
-            app = create_app(database, account=account, keys=keys, head=head, links=links, metrics=metrics)
+            app = create_app(pool, account=account, keys=keys, head=head, links=links, metrics=metrics)
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())
             return Served(url, client, metrics)
@@ -47,6 +72,12 @@ async def serve(pool: Pool) -> AsyncIterator[Serve]:
 
 
 @pytest_asyncio.fixture
-async def api(serve: Serve, account_id: UUID) -> Served:
-    """The API of the account without a key."""
-    return await serve()
+async def api(serve: Serve, pool: Pool, account_id: UUID) -> Served:
+    """The API of an account without a key, over a database of the test's own."""
+    return await serve(pool)
+
+
+@pytest_asyncio.fixture
+async def shared(serve: Serve, shared_pool: Pool) -> Served:
+    """The API of the account without a key, over the shared database."""
+    return await serve(shared_pool)

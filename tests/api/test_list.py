@@ -187,7 +187,7 @@ async def test_a_cursor_belongs_to_its_filters_and_its_account(
     for query in ("", "status=completed", "status=completed,missed&number=1001"):
         status, problem = await api.get(f"/api/v1/calls?{query}&cursor={cursor}")
         assert (status, problem["code"]) == (400, "bad_cursor")
-    other = await serve(account="other")
+    other = await serve(pool, account="other")
     status, problem = await other.get(f"/api/v1/calls?status=completed,missed&cursor={cursor}")
     assert (status, problem["code"]) == (400, "bad_cursor")
 

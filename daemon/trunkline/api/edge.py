@@ -23,7 +23,7 @@ UNMATCHED: Final = "unmatched"  # the route's name in the metrics when the path 
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_HEADERS: Final = {
+HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -62,7 +62,7 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         else:
             log.exception("http.failed", **told)
             response = _failed().response(request_id)
-    response.headers.update(_HEADERS)
+    response.headers.update(HEADERS)
     response.headers["X-Request-ID"] = request_id
     if request.can_read_body and request.content_length is None:
         response.force_close()  # a body without an end is not waited for
