@@ -112,6 +112,12 @@ class Phone:
         except queue.Empty:
             raise SipError(f"no call came to {self.user} within {timeout_s:g} s") from None
 
+    def forget_calls(self) -> None:
+        """Drop incoming calls that nobody waited for."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._incoming.get_nowait()
+
     def close(self) -> None:
         """End everything; calls still up are simply forgotten."""
         if self._closing:

@@ -1,0 +1,76 @@
+"""One Asterisk, one database, one daemon and a few phones for all scenarios; those that restart the PBX make their own."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from daemon_process import running_daemon
+from stage import Rows, Stage, Tap
+
+from trunkline.embedded.asterisk import Asterisk
+from trunkline.embedded.postgres import Postgres
+from trunkline.embedded.provision import provision
+
+# short enough not to wait for, long enough for a busy machine's phones to answer in
+TIMERS = {"ring_s": 3, "queue_s": 7, "queue_ring_s": 2, "queue_strategy": "linear", "park_s": 3}
+
+
+@pytest.fixture(scope="session")
+def dist() -> Path:
+    """A runnable Asterisk; installed below .trunkline/ the first time."""
+    return provision()
+
+
+@pytest.fixture(scope="session")
+def pbx(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asterisk]:
+    with Asterisk(dist, tmp_path_factory.mktemp("pbx"), **TIMERS) as pbx:
+        yield pbx
+
+
+@pytest.fixture(scope="session")
+def rows(postgres: Postgres, migrated: str) -> Iterator[Rows]:
+    name = f"pbx_{uuid4().hex}"
+    yield Rows(postgres.create_database(name, template=migrated))
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def tap(pbx: Asterisk) -> Iterator[Tap]:
+    tap = Tap(pbx)
+    yield tap
+    tap.close()
+
+
+@pytest.fixture(scope="session")
+def shared_stage(pbx: Asterisk, tap: Tap, rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    stage = Stage(pbx, tap, rows)
+    with running_daemon(pbx, rows.url, tmp_path_factory.mktemp("daemon")):
+        yield stage
+    stage.close()
+
+
+@pytest.fixture
+def stage(shared_stage: Stage, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """The stage, clean at the beginning and at the end; a failed scenario leaves what the daemon heard."""
+    shared_stage.begin()
+    failed = request.session.testsfailed
+    yield shared_stage
+    with contextlib.ExitStack() as after:
+        if request.session.testsfailed > failed:
+            (tmp_path / "ami.raw").write_bytes(shared_stage.tap.raw[shared_stage.mark :])
+            sys.stderr.write(f"what the PBX said is in {tmp_path}/ami.raw (trunkline replay)\n")
+        else:
+            after.callback(no_call_is_lost, shared_stage)
+        shared_stage.idle()
+
+
+def no_call_is_lost(stage: Stage) -> None:
+    """Asterisk's own CEL is the oracle: each call that it saw end is a row."""
+    end = time.monotonic() + 5
+    while (lost := stage.lost_calls()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert lost == set()

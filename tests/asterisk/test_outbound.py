@@ -1,0 +1,129 @@
+"""Calls that begin with one of us: to colleagues, to the outside, and by click to dial."""
+
+from stage import Stage, Tap, check, talk, until
+
+from trunkline.calls.record import LIVE, CallRecord, Direction, EndedBy, EndReason, Status
+
+
+def newest(stage: Stage, to: str) -> CallRecord:
+    """The ended call to a number that only this test dials."""
+    found: list[CallRecord] = until(
+        f"an ended call to {to}", lambda: [r for r in stage.rows.where("to_number = $1", to) if r.status not in LIVE]
+    )
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_colleague(stage: Stage) -> None:
+    callee = stage.agent("1004")
+    call = stage.agent("1003").call("1004")
+    desk = callee.wait_call()
+    desk.answer()
+    call.wait_answer()
+    talk()
+    desk.hangup()
+    call.wait_end()
+    record = newest(stage, "1004")
+    check(
+        record,
+        direction=Direction.INTERNAL,
+        status=Status.COMPLETED,
+        caller_name="Carol Cole",
+        ended_by=EndedBy.CALLEE,
+        answered_by="1004",
+        rang=["1004"],
+        legs=[("1003", "CALLER", None, "HANGUP"), ("1004", "AGENT", "ANSWER", "HANGUP")],
+    )
+    assert (record.from_, record.to) == ("1003", "1004")
+    assert record.conversation_id is None
+    assert record.from_e164 is None
+
+
+def test_out_by_the_trunk(stage: Stage) -> None:
+    call = stage.agent("1003").call(stage.caller)
+    outside = stage.carrier.wait_call()
+    assert outside.caller == stage.pbx.did("0003")  # the agent's own number, not the extension
+    outside.answer()
+    call.wait_answer()
+    talk()
+    call.hangup()
+    outside.wait_end()
+    record = newest(stage, stage.caller)
+    check(
+        record,
+        direction=Direction.OUTBOUND,
+        status=Status.COMPLETED,
+        caller_name="Carol Cole",
+        ended_by=EndedBy.CALLER,
+        answered_by=stage.caller,
+        rang=record.rang,
+    )
+    assert (record.from_, record.phone_number) == ("1003", stage.caller)
+    assert record.to_e164 == f"+{stage.caller}"
+
+
+def test_out_with_a_plus_and_busy(stage: Stage) -> None:
+    call = stage.agent("1003").call(f"+{stage.caller}")
+    stage.carrier.wait_call().reject("486 Busy Here")
+    call.wait_end()
+    record = newest(stage, f"+{stage.caller}")
+    check(
+        record,
+        direction=Direction.OUTBOUND,
+        status=Status.BUSY,
+        caller_name="Carol Cole",
+        end_reason=EndReason.BUSY,
+        ended_by=record.ended_by,
+        rang=record.rang,
+    )
+
+
+def test_out_and_nobody_answers(stage: Stage) -> None:
+    call = stage.agent("1003").call(stage.caller)
+    outside = stage.carrier.wait_call()
+    call.wait_ring()
+    call.cancel()
+    outside.wait_end()
+    record = newest(stage, stage.caller)
+    check(
+        record,
+        direction=Direction.OUTBOUND,
+        status=Status.NO_ANSWER,
+        caller_name="Carol Cole",
+        end_reason=EndReason.CANCELED,
+        ended_by=EndedBy.CALLER,
+        rang=record.rang,
+    )
+
+
+def test_click_to_dial(stage: Stage) -> None:
+    desk_phone = stage.agent("1003")
+    control = Tap(stage.pbx, "control", stage.pbx.secrets.ami_control)
+    try:
+        answer = control.ask(
+            "Originate",
+            "Channel: PJSIP/1003\r\nContext: agents\r\nPriority: 1\r\nAsync: true\r\nTimeout: 5000\r\n"
+            f"Exten: {stage.caller}\r\nChannelId: click-{stage.caller}\r\nCallerID: {stage.caller}\r\n",
+        )
+        assert b"Success" in answer
+        desk = desk_phone.wait_call()
+        desk.answer()
+        outside = stage.carrier.wait_call()
+        outside.answer()
+        talk()
+        outside.hangup()
+        desk.wait_end()
+    finally:
+        control.close()
+    record = newest(stage, stage.caller)
+    check(
+        record,
+        direction=Direction.OUTBOUND,
+        status=Status.COMPLETED,
+        caller_name=record.caller_name,
+        ended_by=EndedBy.CALLEE,
+        answered_by=stage.caller,
+        rang=record.rang,
+    )
+    assert record.from_ == "1003"
+    assert record.external_id == f"click-{stage.caller}"
