@@ -29,9 +29,9 @@ from trunkline.following import Following
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.metrics import Metrics, families
 from trunkline.store.faults import advice
-from trunkline.store.migrate import MigrationError, head, upgrade
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.queries import select_migration
+from trunkline.store.revision import HEAD
 from trunkline.store.sink import CallSink
 from trunkline.store.spool import Spool, SpoolError
 from trunkline.store.writer import CallWriter
@@ -173,7 +173,7 @@ class _Daemon:
             account=self._settings.account.name,
             metrics=self._metrics,
             keys=[key.reveal() for key in http.api_keys],
-            head=head(),
+            head=HEAD,
             links=self._links,
         )
         try:
@@ -187,19 +187,21 @@ class _Daemon:
 
     async def _check_schema(self, migrate: bool) -> None:
         """Refuse an older schema. A database that is away is no reason not to start: calls are spooled meanwhile."""
+        url = self._settings.database.url.reveal()
         try:
-            if migrate:
-                await trio.to_thread.run_sync(_migrate, self._settings.database.url.reveal(), abandon_on_cancel=True)
             with trio.fail_after(REACH_S):
                 found = await self._aio.call(select_migration, self._pools.reading)
+            if migrate and found != HEAD:
+                await trio.to_thread.run_sync(_migrate, url, abandon_on_cancel=True)
+                found = HEAD
         except (OSError, trio.TooSlowError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             detail = str(error) or f"it did not answer within {REACH_S:g} s"
             log.error("database.away", detail=detail, todo=advice(error), meanwhile="calls wait in the spool")
             return
-        if found != (needed := head()):
+        if found != HEAD:
             at = "has no schema yet" if found is None else f"is at migration {found}"
             raise StartError(
-                f"the database {at}, and this version needs {needed}: run `trunkline migrate`, or add --migrate"
+                f"the database {at}, and this version needs {HEAD}: run `trunkline migrate`, or add --migrate"
             )
 
     def _measure(self) -> None:
@@ -241,6 +243,8 @@ class _Pools:
 
 
 def _migrate(url: str) -> None:
+    from trunkline.store.migrate import MigrationError, upgrade  # here: a second of start-up and 30 MB
+
     try:
         upgrade(url)
     except MigrationError as error:

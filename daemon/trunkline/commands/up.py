@@ -31,7 +31,6 @@ from trunkline.embedded.ports import NoPorts
 from trunkline.embedded.postgres import Postgres, PostgresError
 from trunkline.embedded.postgres_programs import NoPostgresError
 from trunkline.embedded.provision import ProvisionError, provision
-from trunkline.store.migrate import MigrationError, upgrade
 
 HTTP_PORT = 8080
 READY_S = 20.0
@@ -69,7 +68,7 @@ def main(arguments: argparse.Namespace) -> int:
         trio.run(_until_signalled, arguments, screen)
     except* (
         CannotRun, ConfigError, app.StartError, PostgresError, NoPostgresError, ProvisionError, AsteriskError,
-        MigrationError, NoPorts, SipError,
+        NoPorts, SipError,
     ) as errors:  # fmt: skip
         status = 1
         for failure in leaves(errors):
@@ -119,7 +118,9 @@ class _Up:
             settings = self._settings(own)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._show)
-                nursery.start_soon(partial(app.run, settings, on_update=self._on_updates, ready=self._on_ready))
+                nursery.start_soon(
+                    partial(app.run, settings, on_update=self._on_updates, ready=self._on_ready, migrate=True)
+                )
                 await self._ready.wait()
                 self._screen.say(f"the daemon runs: {self._http_url}")
                 await self._call_in()
@@ -161,18 +162,15 @@ class _Up:
     async def _start_postgres(self) -> None:
         def start() -> str:
             self._postgres.start()
-            url = self._postgres.create_database("trunkline")
-            self._screen.say(f"PostgreSQL is up on 127.0.0.1:{self._postgres.port}")
-            upgrade(url)
-            return url
+            return self._postgres.create_database("trunkline")
 
         self._screen.say("PostgreSQL: starting ...")
         self._database_url = await trio.to_thread.run_sync(start)
-        self._screen.say("the database has this version's schema")
+        self._screen.say(f"PostgreSQL is up: 127.0.0.1:{self._postgres.port}")
 
     async def _start_asterisk(self) -> None:
         def start() -> None:
-            dist = provision(self._directory / "asterisk", say=self._screen.say)
+            dist = provision(say=self._screen.say)
             self._screen.say("Asterisk: starting ...")
             self._asterisk = asterisk = Asterisk(dist, self._directory / "pbx")
             asterisk.start()
