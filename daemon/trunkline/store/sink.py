@@ -35,7 +35,7 @@ class CallSink:
     """Takes updates and never fails for a database that is away. Lives on the asyncio thread; no thread of its own."""
 
     def __init__(self, writer: CallWriter, spool: Spool, *, first_wait_s: float = FIRST_WAIT_S) -> None:
-        """The sink drains `spool` from the first write or `live` on, and closes it in the end."""
+        """Make it on the asyncio thread: draining `spool` begins at once. `close` closes the spool."""
         self._writer = writer
         self._spool = spool
         self._first_wait_s = first_wait_s
@@ -48,6 +48,7 @@ class CallSink:
         self.events = 0
         self.stale = 0
         self.dropped = 0  # ended Calls given up as neither PostgreSQL nor the spool took them
+        self._ensure_drain()
 
     @property
     def depth(self) -> int:

@@ -94,7 +94,7 @@ class CallWriter:
         *,
         leads: MatchLeads | None = None,
         conversations: OpenConversations | None = None,
-        deadline_s: float = 10.0,
+        deadline_s: float = 5.0,
     ) -> None:
         """`leads` and `conversations` (crm/, inbox/) link a Call to its customer; None leaves that link empty.
 
