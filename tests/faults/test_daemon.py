@@ -1,0 +1,240 @@
+"""The daemon as a whole, against a scripted AMI and a real PostgreSQL, when one of them is not as it should be."""
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import structlog
+import trio
+from ami_peer import Peer, channel_lines, event, newchannel, within
+
+from trunkline import app, config
+from trunkline.aio import open_asyncio_thread
+from trunkline.calls import tracker
+from trunkline.calls.record import CallUpdate
+from trunkline.embedded.postgres import Postgres
+from trunkline.store.migrate import upgrade
+
+
+class Ran:
+    """One run of the daemon."""
+
+    def __init__(self) -> None:
+        self.updates: list[CallUpdate] = []
+        self.url = ""
+        self.ready = trio.Event()
+        self._news = trio.Event()
+
+    def on_update(self, updates: Sequence[CallUpdate]) -> None:
+        self.updates += updates
+        self._news.set()
+        self._news = trio.Event()
+
+    def on_ready(self, url: str) -> None:
+        self.url = url
+        self.ready.set()
+
+    async def happened(self, what: str) -> CallUpdate:
+        """Wait for the first update in which it happened."""
+        while True:
+            for update in self.updates:
+                if what in update.happened:
+                    return update
+            await self._news.wait()
+
+
+def settings(peer: Peer, url: str, spool: Path, **sections: Any) -> config.Settings:
+    raw = {
+        "database": {"url": url},
+        "pbx": [{"host": "127.0.0.1", "port": peer.port, "username": peer.username, "secret": peer.secret}],
+        "http": {"port": 0},
+        "spool": {"path": str(spool)},
+    }
+    return config.check({**raw, **sections})
+
+
+@asynccontextmanager
+async def pbx() -> AsyncIterator[Peer]:
+    peer = Peer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(peer.run)
+        yield peer
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def running(wanted: config.Settings, **how: Any) -> AsyncIterator[Ran]:
+    ran = Ran()
+
+    async def run() -> None:
+        await app.run(wanted, on_update=ran.on_update, ready=ran.on_ready, **how)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await ran.ready.wait()
+        yield ran
+        nursery.cancel_scope.cancel()
+
+
+async def until_followed(peer: Peer, sessions: int = 1) -> None:
+    """Until the link has asked all its lists in this session."""
+    await peer.until(lambda: peer.asked("ParkedCalls") >= sessions)
+
+
+async def calls_in(url: str) -> list[dict[str, Any]]:
+    async def select() -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [dict(row) for row in await connection.fetch("SELECT * FROM call ORDER BY started_at, id")]
+        finally:
+            await connection.close()
+
+    async with open_asyncio_thread() as aio:
+        return await aio.call(select)
+
+
+async def stored(url: str) -> list[dict[str, Any]]:
+    """The calls, as soon as there is one."""
+    while not (calls := await calls_in(url)):  # noqa: ASYNC110  # PostgreSQL tells nobody; the test has a deadline
+        await trio.sleep(0.05)
+    return calls
+
+
+def hangup(number: int) -> bytes:
+    return event("Hangup", *channel_lines(number, "Cause: 16", "Cause-txt: Normal Clearing"))
+
+
+@pytest.mark.trio
+async def test_an_event_on_the_wire_becomes_a_row(database_url: str, tmp_path: Path) -> None:
+    with within(20):
+        async with pbx() as peer, running(settings(peer, database_url, tmp_path)) as ran:
+            await until_followed(peer)
+            await peer.conversations[0].send(newchannel(1))
+            await ran.happened("call.ringing")
+            (call,) = await calls_in(database_url)
+            assert (call["status"], call["from_number"], call["pbx"]) == ("ringing", "15551234567", "pbx1")
+            await peer.conversations[0].send(hangup(1))
+            await ran.happened("call.ended")
+            (call,) = await calls_in(database_url)
+            assert call["ended_at"] is not None
+
+
+@pytest.mark.trio
+async def test_an_older_schema_is_refused_and_migrate_mends_it(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.create_database(f"older_{tmp_path.name}")
+    try:
+        with within(60):
+            async with pbx() as peer:
+                with pytest.raises(app.StartError, match=r"has no schema yet.*trunkline migrate"):
+                    await app.run(settings(peer, url, tmp_path))
+                await trio.to_thread.run_sync(upgrade, url, "0004")
+                with pytest.raises(app.StartError, match=r"is at migration 0004.*run `trunkline migrate`"):
+                    await app.run(settings(peer, url, tmp_path))
+                async with running(settings(peer, url, tmp_path), migrate=True):
+                    await until_followed(peer)
+    finally:
+        postgres.drop_database(f"older_{tmp_path.name}")
+
+
+@pytest.mark.trio
+async def test_a_taken_port_is_named(database_url: str, tmp_path: Path) -> None:
+    with within(20), socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with pbx() as peer:
+            with pytest.RaisesGroup(
+                pytest.RaisesExc(app.StartError, match=rf"cannot listen on 127\.0\.0\.1:{port} .*http\.port")
+            ):
+                await app.run(settings(peer, database_url, tmp_path, http={"port": port}))
+
+
+@pytest.mark.trio
+async def test_a_spool_that_cannot_be_written_is_named(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with within(20):
+        async with pbx() as peer:
+            with pytest.raises(app.StartError, match=r"spool\.path"):
+                await app.run(settings(peer, database_url, tmp_path / "file" / "spool"))
+
+
+@pytest.mark.trio
+async def test_a_database_that_is_down_at_the_start_loses_no_call(tmp_path: Path) -> None:
+    server = Postgres(tmp_path / "postgres", durable=False)
+    with within(60):
+        await trio.to_thread.run_sync(server.start)
+        try:
+            url = await trio.to_thread.run_sync(server.create_database, "trunkline")
+            await trio.to_thread.run_sync(upgrade, url)
+            await trio.to_thread.run_sync(server.stop)
+            with structlog.testing.capture_logs() as log:
+                async with pbx() as peer, running(settings(peer, url, tmp_path / "spool")) as ran:
+                    await until_followed(peer)
+                    await peer.conversations[0].send(newchannel(1) + hangup(1))
+                    await ran.happened("call.ended")  # in the spool by now
+                    away = [line for line in log if line["event"] == "database.away"]
+                    assert len(away) == 1
+                    assert away[0]["todo"]
+                    await trio.to_thread.run_sync(server.start)
+                    calls = await stored(url)
+            assert len(calls) == 1
+            assert calls[0]["ended_at"] is not None
+        finally:
+            await trio.to_thread.run_sync(server.stop)
+
+
+@pytest.mark.trio
+async def test_a_call_outlives_the_daemon(database_url: str, tmp_path: Path) -> None:
+    with within(30):
+        async with pbx() as peer:
+            async with running(settings(peer, database_url, tmp_path)) as ran:
+                await until_followed(peer)
+                await peer.conversations[0].send(newchannel(1) + newchannel(2))
+                await ran.happened("call.ringing")
+            before = await calls_in(database_url)
+            assert [call["ended_at"] for call in before] == [None, None]
+            peer.channels = [2]  # the first one ended while nobody looked
+            async with running(settings(peer, database_url, tmp_path)) as ran:
+                ended = await ran.happened("call.ended")
+                assert ended.record.end_reason == "PBX_LOST"
+                await until_followed(peer, 2)
+                ran.updates.clear()
+                await peer.conversations[1].send(hangup(2))
+                await ran.happened("call.ended")
+            after = await calls_in(database_url)
+    assert [call["id"] for call in after] == [call["id"] for call in before]
+    assert all(call["ended_at"] for call in after)
+    assert all(new["revision"] > old["revision"] for new, old in zip(after, before, strict=True))
+
+
+@pytest.mark.trio
+async def test_calls_of_a_pbx_that_restarted_end(database_url: str, tmp_path: Path) -> None:
+    with within(30):
+        async with pbx() as peer, running(settings(peer, database_url, tmp_path)) as ran:
+            await until_followed(peer)
+            await peer.conversations[0].send(newchannel(1))
+            await ran.happened("call.ringing")
+            peer.uptime_s, peer.started = 0, ("2026-11-22", "15:00:00")
+            await peer.conversations[0].cut()
+            ended = await ran.happened("call.ended")
+    assert ended.record.end_reason == "PBX_LOST"
+
+
+@pytest.mark.trio
+async def test_a_fault_of_the_tracker_costs_a_resync_and_not_the_daemon(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    with within(30), structlog.testing.capture_logs() as log:
+        async with pbx() as peer, running(settings(peer, database_url, tmp_path)) as ran:
+            await until_followed(peer)
+            monkeypatch.setitem(tracker._HANDLERS, "Newchannel", fault)
+            peer.channels = [1]
+            await peer.conversations[0].send(newchannel(1))
+            await ran.happened("call.ringing")  # by the lists
+    assert [line["kind"] for line in log if line["event"] == "tracker.fault"] == ["Newchannel"]
+    assert len(await calls_in(database_url)) == 1
