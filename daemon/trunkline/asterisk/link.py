@@ -216,8 +216,6 @@ class Link:
         if not await self._resynchronise(wire):
             wire.fail(_resync_failed())
             return
-        self.up = True
-        self.failure = None
         while True:
             await self._resync_wanted.wait()
             waited_s = trio.current_time() - began
@@ -302,6 +300,7 @@ class Link:
             "link.resynced", pbx=self.name, channels=len(snapshot.channels), whole=snapshot.whole,
             buffered=len(buffered), seconds=round(self.resync_s, 3),
         )  # fmt: skip
+        self.up, self.failure = True, None
         self._consumer.resynced(snapshot, buffered)
         if not snapshot.whole and not resync.collector.failed:
             self.request_resync("broken_list")
