@@ -4,6 +4,7 @@ A row may come from asyncpg (jsonb as text) or from SQLAlchemy (jsonb decoded); 
 """
 
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -25,6 +26,7 @@ from trunkline.calls.record import (
 )
 
 T = TypeVar("T")
+W = TypeVar("W", bound=StrEnum)
 
 
 class Row(Protocol):
@@ -49,6 +51,24 @@ LEG_COLUMNS: Final = (
 )  # fmt: skip
 
 
+def _words(words: type[W]) -> dict[str | None, W]:
+    """An enum's members as the database holds them: a look-up, for it is done for every row of a page."""
+    return {word.value.lower(): word for word in words}
+
+
+def _words_or_none(words: type[W]) -> dict[str | None, W | None]:
+    return {**_words(words), None: None}
+
+
+_DIRECTION: Final = _words(Direction)
+_STATUS: Final = _words(Status)
+_END_REASON: Final = _words_or_none(EndReason)
+_ENDED_BY: Final = _words_or_none(EndedBy)
+_QUALITY: Final = _words(Quality)
+_ROLE: Final = _words(Role)
+_LEG_END: Final = _words_or_none(LegEnd)
+
+
 def record_of_row(row: Row, *, legs: Iterable[Row] = (), aliases: Iterable[str] = ()) -> CallRecord:
     """The Call of a row of `call`, with its rows of `call_leg` in order of position and its aliases."""
     return CallRecord(
@@ -64,8 +84,8 @@ def record_of_row(row: Row, *, legs: Iterable[Row] = (), aliases: Iterable[str] 
         external_id=row["external_id"] or "",
         aliases=list(aliases),
         channel_id=row["channel_id"],
-        direction=Direction(row["direction"].upper()),
-        status=Status(row["status"].upper()),
+        direction=_DIRECTION[row["direction"]],
+        status=_STATUS[row["status"]],
         from_=row["from_number"],
         to=row["to_number"],
         phone_number=row["phone_number"],
@@ -80,25 +100,25 @@ def record_of_row(row: Row, *, legs: Iterable[Row] = (), aliases: Iterable[str] 
         wait_seconds=row["wait_seconds"],
         talk_seconds=row["talk_seconds"],
         hold_seconds=row["hold_seconds"],
-        end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"].upper()),
-        ended_by=None if row["ended_by"] is None else EndedBy(row["ended_by"].upper()),
+        end_reason=_END_REASON[row["end_reason"]],
+        ended_by=_ENDED_BY[row["ended_by"]],
         answered_by=row["answered_by"],
         last_party=row["last_party"],
         rang=list(row["rang"]),
         queue=row["queue"],
         queue_wait_seconds=row["queue_wait_seconds"],
         queue_position=row["queue_position"],
-        transfers=_json(row["transfers"], list[Transfer]) or [],
-        holds=_json(row["holds"], list[Hold]) or [],
-        parked=_json(row["parked"], list[Parking]) or [],
+        transfers=_list(row["transfers"], list[Transfer]),
+        holds=_list(row["holds"], list[Hold]),
+        parked=_list(row["parked"], list[Parking]),
         conference=row["conference"],
         participants=list(row["participants"]),
         digits=row["digits"],
         diverted_from=row["diverted_from"],
         forwarded_from=row["forwarded_from"],
-        recordings=_json(row["recordings"], list[RecordingRef]) or [],
+        recordings=_list(row["recordings"], list[RecordingRef]),
         legs=[leg_of_row(leg) for leg in legs],
-        quality=Quality(row["quality"].upper()),
+        quality=_QUALITY[row["quality"]],
         revision=row["revision"],
     )
 
@@ -109,18 +129,22 @@ def leg_of_row(row: Row) -> Leg:
         channel_id=row["channel_id"],
         endpoint=row["endpoint"],
         party=row["party"],
-        role=Role(row["role"].upper()),
+        role=_ROLE[row["role"]],
         started_at=row["started_at"],
         answered_at=row["answered_at"],
         ended_at=row["ended_at"],
         dial_status=row["dial_status"],
         hangup_cause=row["hangup_cause"],
-        end_reason=None if row["end_reason"] is None else LegEnd(row["end_reason"].upper()),
+        end_reason=_LEG_END[row["end_reason"]],
     )
 
 
 def _id(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+def _list(value: Any, kind: type[list[T]]) -> list[T]:
+    return [] if value == "[]" else _json(value, kind) or []
 
 
 def _json(value: Any, kind: type[T]) -> T | None:
