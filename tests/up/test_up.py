@@ -1,0 +1,155 @@
+"""`trunkline up` as a user runs it: a process, a terminal's worth of text, and nothing left behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+LIMIT_S = 90.0
+
+
+@contextmanager
+def up(directory: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trunkline", "up", "--directory", str(directory), "--http-port", "0", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """What it has printed, up to the line that holds these words."""
+    assert process.stdout is not None
+    shown = ""
+    for line in process.stdout:
+        shown += line
+        if words in line:
+            return shown
+    raise AssertionError(f"it ended without saying {words!r}:\n{shown}")
+
+
+def processes_of(directory: Path) -> list[str]:
+    """Command lines of live processes that name the directory, or work in what `up` keeps for it elsewhere."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(directory) in command:
+                found.append(command)
+    return found
+
+
+def children_of(pid: int) -> set[int]:
+    """Every descendant, by the kernel's own lists."""
+    found: set[int] = set()
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, thread.read_text().split()):
+            found |= {child, *children_of(child)}
+    return found
+
+
+def gone(pids: set[int]) -> bool:
+    deadline = time.monotonic() + 20
+    while left := {pid for pid in pids if Path(f"/proc/{pid}/cmdline").exists() and not _zombie(pid)}:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still there: {[Path(f'/proc/{pid}/cmdline').read_bytes() for pid in left]}")
+        time.sleep(0.02)
+    return True
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kept over the tests of this file: a second start is what most starts are."""
+    return tmp_path_factory.mktemp("up")
+
+
+def test_a_real_call_is_shown_and_can_be_looked_at(directory: Path) -> None:
+    with up(directory) as process:
+        shown = read_until(process, "call yourself")
+        assert re.search(r"RINGING +inbound 12025550123 \(Jane Doe\) to \d+0001", shown), shown
+        assert re.search(r"ANSWERED +.*answered by 1001", shown), shown
+        assert re.search(r"COMPLETED +.*talked [123] s; ended by caller", shown), shown
+        url = re.search(r"http://127\.0\.0\.1:\d+/api/v1/calls/[0-9a-f-]{36}\?pretty=1", shown)
+        assert url is not None, shown
+        with urllib.request.urlopen(url[0], timeout=10) as answer:
+            call = json.load(answer)
+        assert (call["status"], call["answeredBy"], call["endedBy"]) == ("COMPLETED", "1001", "CALLER")
+        elapsed = re.search(r"the first call is a row, ([\d.]+) s", shown)
+        assert elapsed is not None
+        assert float(elapsed[1]) < LIMIT_S
+        children = children_of(process.pid)
+        assert len(children) >= 2
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert gone(children)
+    assert processes_of(directory) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_however_it_ends_nothing_is_left(directory: Path, number: signal.Signals) -> None:
+    with up(directory) as process:
+        read_until(process, "the phone of agent 1001 rings")
+        children = children_of(process.pid)
+        assert len(children) >= 2
+        process.send_signal(number)
+        process.wait(20)
+        assert gone(children)
+
+
+def test_a_pbx_that_does_not_answer_is_named_with_what_to_do(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "ami").write_text("s3cret")
+    words = ["--pbx", "127.0.0.1:1", "--user", "events", "--secret-file", str(tmp_path / "ami")]
+    with up(directory, *words) as process:
+        shown = read_until(process, "not ready yet")
+        assert "127.0.0.1:1" in shown
+        assert "manager.conf" in shown
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_a_pbx_needs_its_secret(directory: Path) -> None:
+    with up(directory, "--pbx", "127.0.0.1") as process:
+        shown = read_until(process, "cannot go on")
+        assert "--secret-file" in shown
+        assert process.wait(20) == 1
+
+
+def test_a_second_one_on_the_same_directory_is_refused(directory: Path) -> None:
+    with up(directory) as first:
+        read_until(first, "the daemon runs")
+        with up(directory) as second:
+            shown = read_until(second, "cannot go on")
+            assert str(directory / "postgres") in shown or "postgres" in shown
+            assert second.wait(30) == 1
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(20) == 0
