@@ -69,7 +69,7 @@ async def run(
         finally:
             with trio.CancelScope(shield=True):
                 await daemon.close()
-    log.info("daemon.stopped")
+            log.info("daemon.stopped")
 
 
 class _Daemon:
