@@ -25,11 +25,23 @@ _SETTINGS: Final = {
 }
 
 
-async def open_pool(url: str, *, max_size: int = 4, connect_timeout: float = 5) -> Pool:
-    """A pool for the writer that has not connected yet; times in seconds.
+async def open_pool(url: str, *, max_size: int = 4, connect_timeout: float = 5, reading: bool = False) -> Pool:
+    """A pool that has not connected yet; times in seconds.
+
+    `reading` is for those who only select: they leave nothing in a session, so a connection goes back without the round
+    trip that would clear it.
 
     Raises ValueError when `url` is no URL of a PostgreSQL database.
     """
     return await asyncpg.create_pool(
-        url, min_size=0, max_size=max_size, timeout=connect_timeout, server_settings=_SETTINGS
+        url,
+        min_size=0,
+        max_size=max_size,
+        timeout=connect_timeout,
+        server_settings=_SETTINGS,
+        reset=_leave if reading else None,
     )
+
+
+async def _leave(connection: Connection) -> None:
+    """Clear nothing."""

@@ -60,6 +60,7 @@ def _words_or_none(words: type[W]) -> dict[str | None, W | None]:
     return {**_words(words), None: None}
 
 
+_EMPTY: Final = "[]"  # what most lists are, as jsonb text
 _DIRECTION: Final = _words(Direction)
 _STATUS: Final = _words(Status)
 _END_REASON: Final = _words_or_none(EndReason)
@@ -108,15 +109,15 @@ def record_of_row(row: Row, *, legs: Iterable[Row] = (), aliases: Iterable[str] 
         queue=row["queue"],
         queue_wait_seconds=row["queue_wait_seconds"],
         queue_position=row["queue_position"],
-        transfers=_list(row["transfers"], list[Transfer]),
-        holds=_list(row["holds"], list[Hold]),
-        parked=_list(row["parked"], list[Parking]),
+        transfers=[] if row["transfers"] == _EMPTY else _list(row["transfers"], list[Transfer]),
+        holds=[] if row["holds"] == _EMPTY else _list(row["holds"], list[Hold]),
+        parked=[] if row["parked"] == _EMPTY else _list(row["parked"], list[Parking]),
         conference=row["conference"],
         participants=list(row["participants"]),
         digits=row["digits"],
         diverted_from=row["diverted_from"],
         forwarded_from=row["forwarded_from"],
-        recordings=_list(row["recordings"], list[RecordingRef]),
+        recordings=[] if row["recordings"] == _EMPTY else _list(row["recordings"], list[RecordingRef]),
         legs=[leg_of_row(leg) for leg in legs],
         quality=_QUALITY[row["quality"]],
         revision=row["revision"],
@@ -144,7 +145,7 @@ def _id(value: object) -> str | None:
 
 
 def _list(value: Any, kind: type[list[T]]) -> list[T]:
-    return [] if value == "[]" else _json(value, kind) or []
+    return _json(value, kind) or []
 
 
 def _json(value: Any, kind: type[T]) -> T | None:
