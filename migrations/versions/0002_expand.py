@@ -1,7 +1,7 @@
 """Expand: the new fields beside the old ones, nullable or with a constant default, so that no table is rewritten.
 
-The old program goes on writing meanwhile: its rows get the defaults that are set here, and the backfill finds them.
-What was kept on an earlier way down comes back first.
+NULL in a column that will not have it says that the row is to be backfilled: the old program goes on writing such rows
+until 0004. What was kept on an earlier way down comes back first.
 """
 
 from alembic import op
@@ -65,14 +65,6 @@ COLUMNS = {
     },
 }
 
-# A default given after the column leaves the rows that are there NULL: so the backfill knows them.
-DEFAULTS = {
-    "conversation": {"last_at": "now()"},
-    "media_file": {"name": "''", "uploaded_at": "now()"},
-    "call_recording": {"state": "'pending'"},
-    "call": {"from_number": "''", "to_number": "''", "created_at": "now()"},
-}
-
 REFERENCES = {
     ("conversation", "integration_id"): "integration",
     ("conversation", "assigned_user_id"): "app_user",
@@ -131,9 +123,6 @@ def upgrade() -> None:
         for table, columns in COLUMNS.items():
             added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column} {type_}" for column, type_ in columns.items())
             live.ddl(f"ALTER TABLE {table} {added}")
-        for table, defaults in DEFAULTS.items():
-            given = ", ".join(f"ALTER COLUMN {column} SET DEFAULT {value}" for column, value in defaults.items())
-            live.ddl(f"ALTER TABLE {table} {given}")
         for (table, column), target in REFERENCES.items():
             live.foresee(
                 table,

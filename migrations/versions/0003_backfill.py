@@ -34,7 +34,7 @@ TO = f"CASE direction WHEN 'inbound' THEN {said('to', 'toNumber', 'to_number', '
 CALLS = f"""
 todo AS (
     SELECT id, {FROM} AS from_number, {TO} AS to_number FROM page
-    WHERE from_number IS NULL OR to_number IS NULL OR (from_number = '' AND to_number = '' AND phone_number <> '')
+    WHERE from_number IS NULL OR to_number IS NULL
 ),
 done AS (
     UPDATE call SET
@@ -67,8 +67,7 @@ done AS (
              WHERE call_recording.media_file_id = media_file.id),
             now())
     FROM page
-    WHERE media_file.id = page.id
-      AND (media_file.name IS NULL OR media_file.uploaded_at IS NULL OR (media_file.name = '' AND media_file.key <> ''))
+    WHERE media_file.id = page.id AND (media_file.name IS NULL OR media_file.uploaded_at IS NULL)
     RETURNING 1
 )
 """
@@ -117,7 +116,8 @@ CONVERSATIONS = """
 todo AS (
     SELECT page.id, lead.phone_e164 AS contact
     FROM page JOIN lead ON lead.id = page.lead_id AND lead.account_id = page.account_id
-    WHERE page.contact IS NULL AND page.channel IN ('telephony', 'whatsapp') AND lead.phone_e164 IS NOT NULL
+    WHERE page.last_at IS NULL AND page.contact IS NULL AND page.channel IN ('telephony', 'whatsapp')
+      AND lead.phone_e164 IS NOT NULL
       AND (page.status = 'closed' OR NOT EXISTS (
           SELECT FROM lead AS same JOIN conversation AS other ON other.lead_id = same.id
           WHERE same.account_id = page.account_id AND same.phone_e164 = lead.phone_e164
@@ -134,6 +134,7 @@ done AS (
     UPDATE conversation SET contact = todo.contact FROM todo WHERE conversation.id = todo.id RETURNING 1
 )
 """
+# After the contacts: last_at says that a conversation is done.
 CONVERSATION_AGES = """
 done AS (
     UPDATE conversation SET last_at = coalesce(
@@ -154,8 +155,7 @@ done AS (
     FROM page LEFT JOIN LATERAL (
         SELECT call.id FROM call WHERE call.recording_id = page.id ORDER BY call.started_at, call.id LIMIT 1
     ) AS found ON true
-    WHERE call_recording.id = page.id
-      AND (page.state IS NULL OR (page.state = 'pending' AND page.path IS NULL AND page.media_file_id IS NOT NULL))
+    WHERE call_recording.id = page.id AND page.state IS NULL
     RETURNING 1
 )
 """

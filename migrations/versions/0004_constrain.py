@@ -1,4 +1,7 @@
-"""Constrain: what the new fields promise, each checked while others read and write; the old Message.mediaFile goes."""
+"""Constrain: what the new fields promise, each checked while others read and write; the old Message.mediaFile goes.
+
+From here on the old program's rows say nothing of the new fields: they get the defaults.
+"""
 
 from alembic import op
 
@@ -6,6 +9,13 @@ from trunkline.store.online import online, report
 
 revision = "0004"
 down_revision = "0003"
+
+DEFAULTS = {
+    "conversation": {"last_at": "now()"},
+    "media_file": {"name": "''", "uploaded_at": "now()"},
+    "call_recording": {"state": "'pending'"},
+    "call": {"from_number": "''", "to_number": "''", "created_at": "now()"},
+}
 
 NOT_NULL = {
     "integration": ("integration_id", "external_id"),
@@ -63,6 +73,9 @@ def upgrade() -> None:
     """Fill in what came since the backfill, check everything, then drop the old reference."""
     straggling = op.get_context().script.get_revision("0003").module.backfill  # type: ignore[union-attr]
     with online(op) as live:
+        for table, defaults in DEFAULTS.items():
+            given = ", ".join(f"ALTER COLUMN {column} SET DEFAULT {value}" for column, value in defaults.items())
+            live.ddl(f"ALTER TABLE {table} {given}")
         report(op, straggling(live))
         for table, columns in NOT_NULL.items():
             live.not_null(table, *columns)
@@ -102,3 +115,5 @@ def downgrade() -> None:
         op.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
     for table, columns in NOT_NULL.items():
         op.execute(f"ALTER TABLE {table} {', '.join(f'ALTER COLUMN {column} DROP NOT NULL' for column in columns)}")
+    for table, defaults in DEFAULTS.items():
+        op.execute(f"ALTER TABLE {table} {', '.join(f'ALTER COLUMN {column} DROP DEFAULT' for column in defaults)}")

@@ -127,6 +127,12 @@ class OldRows:
         )
         leads = [(self._uuid(), self._pick(accounts), f"lead {n}", self._maybe(NUMBERS)) for n in range(300)]
         await self._copy(connection, "lead", ["id", "account_id", "name", "phone"], leads)
+        await connection.execute(
+            """INSERT INTO app_user (account_id, email) SELECT id, 'agent@example.com' FROM account;
+               INSERT INTO deal (account_id, lead_id, amount_cents) SELECT account_id, id, 5000000000 FROM lead;
+               INSERT INTO campaign (account_id, name, channel) SELECT id, 'spring', 'whatsapp' FROM account;
+               INSERT INTO booking (account_id, user_id, starts_at) SELECT account_id, id, now() FROM app_user"""
+        )
         integrations = [
             (self._uuid(), self._pick(accounts), self._pick(("telephony", "whatsapp", "telegram")), settings)
             for settings in ({}, {}, {}, {"externalId": "pbx1"}, {"externalId": "pbx1"}, {"externalId": 5}, [], "x")
