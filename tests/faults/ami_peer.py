@@ -131,8 +131,9 @@ class Peer:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until the condition holds; it is looked at whenever a client comes or asks something."""
-        while not condition():
-            await self._news.wait()
+        with trio.fail_after(600):
+            while not condition():
+                await self._news.wait()
 
     def noticed(self) -> None:
         self._news.set()
@@ -223,9 +224,15 @@ class Notes:
     def order(self) -> list[str]:
         return [what for what, _ in self.told]
 
+    @property
+    def all_events(self) -> list[Event]:
+        """Those told one by one and those that came with a resync."""
+        return [*self.events, *(event for _, buffered in self.snapshots for event in buffered)]
+
     async def until(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            await self._news.wait()
+        with trio.fail_after(600):
+            while not condition():
+                await self._news.wait()
 
     def _note(self, what: str, value: object) -> None:
         self.told.append((what, value))

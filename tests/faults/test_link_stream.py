@@ -86,7 +86,7 @@ async def test_events_during_the_lists_come_after_them_in_order(autojump_clock: 
         nursery.start_soon(finish)
         async with linked(peer, notes):
             await release.wait()
-            await notes.until(lambda: len(notes.snapshots[0][1]) + len(notes.events) == 3)
+            await notes.until(lambda: len(notes.all_events) == 3)
     seen = [e.fields["Uniqueid"] for e in [*notes.snapshots[0][1], *notes.events]]
     assert seen == ["pbx1-1795347145.1", "pbx1-1795347145.2", "pbx1-1795347145.3"]
     assert [e.fields["Uniqueid"] for e in notes.snapshots[0][1]][:2] == seen[:2]
@@ -163,7 +163,7 @@ async def test_lists_that_fail_on_a_live_link_lose_no_event(autojump_clock: CLOC
         del peer.answers["Status"]
         # What comes too late is no event, and no reason to suspect anybody.
         await peer.conversations[0].send(b"".join(peer.list_rows("Status", sent[0])) + newchannel(6))
-        await notes.until(lambda: len(notes.events) == 2)
+        await notes.until(lambda: len(notes.all_events) == 2)
         assert link.refused == {}
         with within(60):
             await notes.until(lambda: len(notes.snapshots) == 2)

@@ -14,7 +14,7 @@ The link awaits nothing of the consumer, so nothing downstream can slow its read
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
@@ -99,10 +99,10 @@ class Link:
         self.events_read: dict[str, int] = {}  # by kind
         self.refused: dict[str, int] = {}  # by the guard's reason
         self.mended = 0  # events that were broken by a caller's value, and put right
-        self.skipped: dict[str, int] = {}
-        self.bad: dict[str, int] = {}
         self.last_event_at: float | None = None  # epoch seconds, its own Timestamp
         self.clock_offset_s = 0.0  # the PBX's clock less ours
+        self._skipped: dict[str, int] = {}  # of the sessions before this one
+        self._bad: dict[str, int] = {}
         self._settings = settings
         self._consumer = consumer
         self._wanted = None if wanted is None else {**wanted, **_OWN_KINDS}
@@ -133,6 +133,16 @@ class Link:
         if self.last_event_at is None:
             return 0.0
         return max(0.0, self._read_at + self.clock_offset_s - self.last_event_at)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Events passed over undecoded, by kind."""
+        return _added(self._skipped, self._wire.decoder.skipped) if self._wire is not None else self._skipped
+
+    @property
+    def bad(self) -> dict[str, int]:
+        """Frames that could not be decoded, by reason."""
+        return _added(self._bad, self._wire.decoder.bad) if self._wire is not None else self._bad
 
     def request_resync(self, reason: str) -> None:
         """Ask for a resync soon. Requests are taken together, and kept apart by a gap that grows."""
@@ -175,7 +185,6 @@ class Link:
             events=self._events,
             patience=self._patience,
         )
-        wire.decoder.skipped, wire.decoder.bad = self.skipped, self.bad  # these count over all sessions
         self._wire, self._guard = wire, None
         self._early, self._buffer, self._shutdown_seen = [], [], False
         self._resync, self._stale, self._known = None, set(), set()
@@ -192,6 +201,7 @@ class Link:
                 nursery.cancel_scope.cancel()
         finally:
             self.up = False
+            self._skipped, self._bad, self._wire = self.skipped, self.bad, None
             if self.connects > connects:
                 self._consumer.disconnected(failure.reason.value, self._read_at + self.clock_offset_s)
         return failure
@@ -371,6 +381,10 @@ class Link:
             )  # fmt: skip
         self.request_resync("forged_event")
         return event
+
+
+def _added(some: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {key: some.get(key, 0) + more.get(key, 0) for key in {**some, **more}}
 
 
 def _resync_failed(detail: str = "the lists did not come in time") -> LinkError:
