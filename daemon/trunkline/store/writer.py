@@ -7,8 +7,9 @@ Invariants, whatever comes twice, late or torn:
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
@@ -17,7 +18,7 @@ from asyncpg import Record
 
 from trunkline.calls.record import CallRecord, CallUpdate, Direction
 from trunkline.store import writer_sql as sql
-from trunkline.store.change import Change, Key, change_of, coalesce, encoded
+from trunkline.store.change import LONGEST_KEY, Change, Key, change_of, coalesce, encoded
 from trunkline.store.faults import of_the_server, summary
 from trunkline.store.integration import PBX_INTEGRATION
 from trunkline.store.linking import Customer, Links, MatchLeads, OpenConversations, contact_of, customer_of, find_links
@@ -157,12 +158,11 @@ class CallWriter:
         links = await self._links(connection, account_id, rows)
         written = await _upsert_calls(connection, account_id, rows, links)
         rows = [row for row in rows if row.id in written]
+        await _replace_legs(connection, account_id, rows)
         await _fold(connection, account_id, [fold for fold in folds if fold.into_id in written], aliases)
         await _upsert_recordings(connection, account_id, rows)
-        events = _events(rows, folds)
-        if events:
-            await connection.execute(sql.INSERT_EVENTS, account_id, *map(list, zip(*events, strict=True)))
-        return WriteResult(written=len(rows), stale=len(batch) - len(rows), events=len(events))
+        events = await _insert_events(connection, account_id, rows, folds)
+        return WriteResult(written=len(rows), stale=len(batch) - len(rows), events=events)
 
     async def _lock_integrations(self, connection: Connection, names: set[str]) -> tuple[UUID, dict[str, UUID]]:
         """The account and its integration for each PBX, made where they are missing, locked until the commit."""
@@ -248,7 +248,7 @@ def _new_customer(row: _Row) -> Customer | None:
 async def _upsert_calls(
     connection: Connection, account_id: UUID, rows: Sequence[_Row], links: Sequence[Links]
 ) -> set[UUID]:
-    """Write calls and their legs; the ids of those that were written."""
+    """Write calls; the ids of those that were written."""
     written = await connection.fetch(
         sql.UPSERT_CALLS,
         (b"[" + b",".join(row.json for row in rows) + b"]").decode(),
@@ -259,6 +259,27 @@ async def _upsert_calls(
         account_id,
     )
     return {row["id"] for row in written}
+
+
+async def _replace_legs(connection: Connection, account_id: UUID, rows: Sequence[_Row]) -> None:
+    legs = {
+        (row.id, leg.channel_id[:LONGEST_KEY]): (position, leg)
+        for row in rows
+        for position, leg in enumerate(row.record.legs)
+    }
+    call_ids = [call_id for call_id, _ in legs]
+    channel_ids = [channel_id for _, channel_id in legs]
+    updated = [row.id for row in rows if row.stored is not None]
+    if updated:
+        await connection.execute(sql.DELETE_LEGS, updated, call_ids, channel_ids)
+    await connection.execute(
+        sql.UPSERT_LEGS,
+        msgspec.json.encode([leg for _, leg in legs.values()]).decode(),
+        call_ids,
+        channel_ids,
+        [position for position, _ in legs.values()],
+        account_id,
+    )
 
 
 async def _fold(
@@ -297,23 +318,39 @@ async def _upsert_recordings(connection: Connection, account_id: UUID, rows: Seq
         await connection.execute(sql.SET_RECORDING, first)
 
 
-def _events(rows: Sequence[_Row], folds: Sequence[_Fold]) -> list[tuple[UUID, str, str | None]]:
-    """The events of a batch in order, as (call, type, JSON to add): those of happenings that are not stored yet.
+async def _insert_events(connection: Connection, account_id: UUID, rows: Sequence[_Row], folds: Sequence[_Fold]) -> int:
+    """Write the events of a batch in order: those of happenings that are not stored yet. Returns how many."""
+    told = [some for row in rows for some in _told(row, [fold for fold in folds if fold.into_id == row.id])]
+    if not told:
+        return 0
+    firsts = [0, *accumulate(len(types) for _, types, _ in told)]
+    await connection.execute(
+        sql.INSERT_EVENTS,
+        account_id,
+        firsts.pop(),
+        [call_id for call_id, _, _ in told],
+        firsts,
+        [" ".join(types) for _, types, _ in told],
+        [more for _, _, more in told],
+    )
+    return sum(len(types) for _, types, _ in told)
+
+
+def _told(row: _Row, folds: Sequence[_Fold]) -> Iterator[tuple[UUID, list[str], str | None]]:
+    """The events of one row in order, as (call, types, JSON to add to their data).
 
     Of a merge is told where a row goes, as only then somebody was told of the other Call.
     """
-    events: list[tuple[UUID, str, str | None]] = []
-    for row in rows:
-        known = 0 if row.stored is None else row.stored["revision"]
-        merged = [(row.id, _MERGED, _merged_json(fold)) for fold in folds if fold.into_id == row.id]
-        for happening in row.change.happened:
-            if happening.type == _MERGED:
-                events += merged
-                merged = []
-            elif happening.revision > known:
-                events.append((row.id, happening.type, None))
-        events += merged
-    return events
+    known = 0 if row.stored is None else row.stored["revision"]
+    types = [happening.type for happening in row.change.happened if happening.revision > known]
+    at = types.index(_MERGED) if _MERGED in types else len(types)
+    before, after = types[:at], [kind for kind in types[at:] if kind != _MERGED]
+    if before:
+        yield row.id, before, None
+    for fold in folds:
+        yield row.id, [_MERGED], _merged_json(fold)
+    if after:
+        yield row.id, after, None
 
 
 def _merged_json(fold: _Fold) -> str:

@@ -84,6 +84,14 @@ def _set(columns: tuple[tuple[str, str, str, str], ...]) -> str:
     return ", ".join(f"{name} = excluded.{name}" for name, _, _, _ in columns)
 
 
+def _quoted(columns: tuple[tuple[str, str, str, str], ...]) -> str:
+    return ", ".join(f'"{key}"' for _, key, _, _ in columns)
+
+
+def _of(row: str, columns: tuple[tuple[str, str, str, str], ...]) -> str:
+    return ", ".join(f"{row}.{name}" for name, _, _, _ in columns)
+
+
 INSERT_ACCOUNT: Final = "INSERT INTO account (name) VALUES ($1) ON CONFLICT (name) DO NOTHING"
 
 INSERT_INTEGRATIONS: Final = """
@@ -116,55 +124,44 @@ WHERE call.id IS NOT NULL OR alias.call_id IS NOT NULL
 """
 
 # $1 the records, $2 call ids, $3 integration ids, $4 lead ids, $5 conversation ids, $6 the account.
-# Links are only ever filled in: what is there, a human may have set. A row's legs are exactly its record's legs.
+# Links are only ever filled in: what is there, a human may have set.
 UPSERT_CALLS: Final = f"""
-WITH r AS MATERIALIZED (
-    SELECT * FROM ROWS FROM (
-        json_to_recordset($1::json) AS (
-            {_keys(_REPLACED)}, "externalId" text, "metadata" jsonb, "legs" json
-        ),
-        unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::uuid[]), unnest($5::uuid[])
-    ) AS r ({", ".join(f'"{key}"' for _, key, _, _ in _REPLACED)}, "externalId", metadata, legs,
-        id, integration_id, lead_id, conversation_id)
-), written AS (
-    INSERT INTO call AS held (
-        id, account_id, integration_id, external_id, lead_id, conversation_id, metadata,
-        {_names(_REPLACED)}
-    )
-    SELECT r.id, $6, r.integration_id, r."externalId", r.lead_id, r.conversation_id, nullif(r.metadata, 'null'),
-        {_values(_REPLACED)}
-    FROM r
-    ON CONFLICT (external_id, integration_id) WHERE external_id IS NOT NULL DO UPDATE SET
-        lead_id = coalesce(held.lead_id, excluded.lead_id),
-        conversation_id = coalesce(held.conversation_id, excluded.conversation_id),
-        metadata = coalesce(held.metadata || excluded.metadata, excluded.metadata, held.metadata),
-        {_set(_REPLACED)}
-    WHERE held.revision < excluded.revision
-    RETURNING held.id
-), leg AS MATERIALIZED (
-    SELECT DISTINCT ON (calls.id, left(legs."channelId", {LONGEST_KEY}))
-        calls.id AS call_id, left(legs."channelId", {LONGEST_KEY}) AS channel_id, legs.*
-    FROM r AS calls JOIN written USING (id)
-    CROSS JOIN LATERAL ROWS FROM (
-        json_to_recordset(calls.legs) AS ("channelId" text, {_keys(_LEG)})
-    ) WITH ORDINALITY AS legs ("channelId", {", ".join(f'"{key}"' for _, key, _, _ in _LEG)}, position)
-    ORDER BY calls.id, left(legs."channelId", {LONGEST_KEY}), position DESC
-), gone AS (
-    DELETE FROM call_leg USING written
-    WHERE call_leg.call_id = written.id AND NOT EXISTS (
-        SELECT FROM leg WHERE leg.call_id = call_leg.call_id AND leg.channel_id = call_leg.channel_id
-    )
-), legs AS (
-    INSERT INTO call_leg AS held (call_id, channel_id, account_id, position, {_names(_LEG)})
-    SELECT r.call_id, r.channel_id, $6, r.position - 1, {_values(_LEG)} FROM leg AS r
-    ON CONFLICT (call_id, channel_id) DO UPDATE SET position = excluded.position, {_set(_LEG)}
-    WHERE (held.position, {", ".join(f"held.{name}" for name, _, _, _ in _LEG)})
-        IS DISTINCT FROM (excluded.position, {", ".join(f"excluded.{name}" for name, _, _, _ in _LEG)})
+INSERT INTO call AS held (
+    id, account_id, integration_id, external_id, lead_id, conversation_id, metadata, {_names(_REPLACED)}
 )
-SELECT id FROM written
+SELECT r.id, $6, r.integration_id, r."externalId", r.lead_id, r.conversation_id, nullif(r.metadata, 'null'),
+    {_values(_REPLACED)}
+FROM ROWS FROM (
+    json_to_recordset($1::json) AS ("externalId" text, "metadata" jsonb, {_keys(_REPLACED)}),
+    unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::uuid[]), unnest($5::uuid[])
+) AS r ("externalId", metadata, {_quoted(_REPLACED)}, id, integration_id, lead_id, conversation_id)
+ON CONFLICT (external_id, integration_id) WHERE external_id IS NOT NULL DO UPDATE SET
+    lead_id = coalesce(held.lead_id, excluded.lead_id),
+    conversation_id = coalesce(held.conversation_id, excluded.conversation_id),
+    metadata = coalesce(held.metadata || excluded.metadata, excluded.metadata, held.metadata),
+    {_set(_REPLACED)}
+WHERE held.revision < excluded.revision
+RETURNING held.id
 """
 
-# A recording that both Calls know is kept once, and the one that something was done with already is the one to keep.
+# $1 the legs, $2 their call ids, $3 their channel ids, $4 their positions, $5 the account. No leg comes twice.
+UPSERT_LEGS: Final = f"""
+INSERT INTO call_leg AS held (call_id, channel_id, position, account_id, {_names(_LEG)})
+SELECT r.call_id, r.channel_id, r.position, $5, {_values(_LEG)}
+FROM ROWS FROM (
+    json_to_recordset($1::json) AS ({_keys(_LEG)}), unnest($2::uuid[]), unnest($3::text[]), unnest($4::integer[])
+) AS r ({_quoted(_LEG)}, call_id, channel_id, position)
+ON CONFLICT (call_id, channel_id) DO UPDATE SET position = excluded.position, {_set(_LEG)}
+WHERE (held.position, {_of("held", _LEG)}) IS DISTINCT FROM (excluded.position, {_of("excluded", _LEG)})
+"""
+
+# A row's legs are exactly its record's legs. $1 the calls; $2, $3 the legs that stay. The last condition is a hashed
+# subplan; as a join it could be planned as the product of both sides.
+DELETE_LEGS: Final = """
+DELETE FROM call_leg
+WHERE call_id = ANY ($1::uuid[]) AND (call_id, channel_id) NOT IN (SELECT * FROM unnest($2::uuid[], $3::text[]))
+"""
+
 UPSERT_ALIASES: Final = """
 INSERT INTO call_alias AS held (integration_id, external_id, account_id, call_id)
 SELECT DISTINCT ON (1, 2) alias.integration_id, alias.external_id, $1::uuid, alias.call_id
@@ -182,6 +179,7 @@ WHERE alias.call_id = fold.into_id AND alias.external_id = fold.external_id
 """
 
 # The statements of a fold: $1 the Calls that go, $2 the Calls that they are folded into.
+# A recording that both Calls know is kept once.
 MOVE_RECORDINGS: Final = """
 UPDATE call_recording AS moved SET call_id = fold.into_id
 FROM unnest($1::uuid[], $2::uuid[]) AS fold (old_id, into_id)
@@ -240,20 +238,25 @@ _SUMMARY: Final = f"""jsonb_build_object(
     'rang', call.rang, 'queue', call.queue, 'recordingId', call.recording_id, 'revision', call.revision
 )"""
 
-# $1 the account, then in order: $2 call ids, $3 types, $4 what to add to the data. The row lock on the cursor is held
-# until the commit, which is next: numbers become visible in order and without a gap.
+# $1 the account, $2 how many events; then in order, one or several at a time: $3 call ids, $4 the number of the first
+# event from 0, $5 types, parted by spaces, $6 what to add to the data. The row lock on the cursor is held until the
+# commit, which is next: numbers become visible in order and without a gap.
 INSERT_EVENTS: Final = f"""
 WITH cursor AS (
-    INSERT INTO event_cursor AS held (account_id, last_seq) VALUES ($1, cardinality($2::uuid[]))
+    INSERT INTO event_cursor AS held (account_id, last_seq) VALUES ($1, $2)
     ON CONFLICT (account_id) DO UPDATE SET last_seq = held.last_seq + excluded.last_seq
     RETURNING last_seq
+), told AS MATERIALIZED (
+    SELECT told.first, told.types, call.id, call.lead_id, call.conversation_id,
+        jsonb_build_object('call', {_SUMMARY}) || coalesce(told.more::jsonb, '{{}}') AS data
+    FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::text[]) AS told (call_id, first, types, more)
+    JOIN call ON call.id = told.call_id
 ), written AS (
     INSERT INTO event (account_id, seq, type, call_id, lead_id, conversation_id, data)
-    SELECT $1, cursor.last_seq - cardinality($2::uuid[]) + happening.n, happening.type, call.id, call.lead_id,
-        call.conversation_id, jsonb_build_object('call', {_SUMMARY}) || coalesce(happening.more::jsonb, '{{}}')
-    FROM cursor
-    CROSS JOIN unnest($2::uuid[], $3::text[], $4::text[]) WITH ORDINALITY AS happening (call_id, type, more, n)
-    JOIN call ON call.id = happening.call_id
+    SELECT $1, cursor.last_seq - $2 + told.first + happening.n, happening.type, told.id, told.lead_id,
+        told.conversation_id, told.data
+    FROM cursor CROSS JOIN told
+    CROSS JOIN LATERAL string_to_table(told.types, ' ') WITH ORDINALITY AS happening (type, n)
 )
 SELECT pg_notify('trunkline_event', $1::text || ' ' || last_seq::text) FROM cursor
 """
