@@ -7,7 +7,7 @@ from trunkline.asterisk.codec import Decoder
 from trunkline.asterisk.event import Event
 from trunkline.asterisk.guard import Guard
 from trunkline.asterisk.lists import LIST_KINDS, ListCollector
-from trunkline.calls.needs import NEEDED
+from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.calls.record import CallRecord
 from trunkline.calls.tracker import Tracker
 
@@ -53,7 +53,7 @@ class Replay:
 
     def session(self, data: bytes) -> None:
         """One AMI session from login to EOF."""
-        decoder = Decoder(wanted={**NEEDED, **dict.fromkeys(LIST_KINDS)})
+        decoder = Decoder(wanted={**NEEDED, **dict.fromkeys(LIST_KINDS)}, fields=FIELDS)
         lists: ListCollector | None = None
         buffered: list[Event] = []
         at = 0.0

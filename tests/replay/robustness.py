@@ -13,7 +13,7 @@ from trunkline.asterisk.codec import Decoder
 from trunkline.asterisk.event import Event, Frame
 from trunkline.asterisk.guard import Guard
 from trunkline.asterisk.lists import LIST_KINDS, ListCollector, Snapshot
-from trunkline.calls.needs import NEEDED
+from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.calls.record import CallRecord
 from trunkline.calls.tracker import Tracker
 from trunkline.replay import sessions_of, systemname_of
@@ -38,7 +38,7 @@ def steps_of(name: str) -> tuple[str, list[Step]]:
     steps: list[Step] = []
     for data in sessions:
         lists: ListCollector | None = None
-        frames: list[Frame] = Decoder(wanted={**NEEDED, **dict.fromkeys(LIST_KINDS)}).feed(data)
+        frames: list[Frame] = Decoder(wanted={**NEEDED, **dict.fromkeys(LIST_KINDS)}, fields=FIELDS).feed(data)
         for frame in frames:
             if "ActionID" in frame.fields:
                 lists = lists or ListCollector(None)

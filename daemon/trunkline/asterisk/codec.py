@@ -6,44 +6,70 @@ one belongs to the frame before it, and is kept there (`Frame.irregular`) for th
 Source: Asterisk main/manager.c (astman_append, __manager_event_sessions_va).
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Set
 
-from trunkline.asterisk.event import Frame
+from trunkline.asterisk.event import Frame, Shape
 
 MAX_LINE = 1024  # bytes of an action's line; Asterisk answers "line too long" above
 _END = b"\r\n\r\n"
-_KINDS_COUNTED = 256  # an outsider can invent kinds: beyond so many they are counted together
+_KINDS_COUNTED = 256
+_HEAD = 40  # bytes: `Event: KIND`, Privilege and no digit yet of Timestamp, whatever the kind
+_SHAPES_KEPT = 8  # of a kind: Asterisk has one or two, an outsider can invent more
 _FOLLOWS = b"Response: Follows\r\n"
+_new = tuple.__new__  # a NamedTuple made so costs half
 _FOLLOWS_END = b"--END COMMAND--"
-_UNWANTED: tuple[bytes, tuple[bytes, ...]] = (b"", ())  # nothing starts with one of no beginnings
 
 Wanted = Mapping[str, tuple[str, tuple[str, ...]] | None]
 """Event kinds to decode: None for every one of the kind, or (header, beginnings of its value that count)."""
+
+
+class _Head:
+    """The beginning of a block, `Event: KIND\\r\\nPrivilege: `, and what is done with blocks that begin so."""
+
+    __slots__ = ("kind", "layouts", "line", "only", "seen", "shapes", "skip")
+
+    def __init__(self, kind: str, rule: tuple[str, tuple[str, ...]] | None, skip: bool) -> None:
+        self.kind = kind
+        self.skip = skip
+        self.seen = 0  # how many were skipped
+        self.only: tuple[bytes, ...] | None = None
+        if rule is not None:
+            self.only = tuple(f"\r\n{rule[0]}: {value}".encode() for value in rule[1])
+            self.line = f"\r\n{rule[0]}: ".encode()
+        self.shapes: dict[tuple[str, ...], Shape] = {}
+        self.layouts: list[tuple[Callable[[str], re.Match[str] | None], Shape, tuple[str, ...]]] = []
 
 
 class Decoder:
     """Bytes of one AMI session into frames; a new session needs a new Decoder.
 
     wanted: what to decode, None for all. Other kinds are counted in `skipped` and cost a tenth of a decoded one.
+    fields: the only keys to keep of a regular event, None for all. That a frame is regular is proved over all its keys.
     max_frame: bytes; a longer frame is thrown away and counted in `bad`, reading goes on behind it.
     """
 
-    def __init__(self, *, wanted: Wanted | None = None, max_frame: int = 1 << 20) -> None:
+    def __init__(
+        self, *, wanted: Wanted | None = None, fields: Set[str] | None = None, max_frame: int = 1 << 20
+    ) -> None:
         self.banner: str | None = None  # "Asterisk Call Manager/11.0.0", or whatever else the peer says first
-        self.skipped: dict[str, int] = {}
         self.bad: dict[str, int] = {}
         self.decoded = 0
-        self._wanted: dict[bytes, tuple[bytes, tuple[bytes, ...]] | None] | None = None
-        if wanted is not None:
-            self._wanted = {
-                kind.encode(): rule and (f"\r\n{rule[0]}: ".encode(), tuple(v.encode() for v in rule[1]))
-                for kind, rule in wanted.items()
-            }
+        self._wanted = wanted
+        self._fields = fields
+        self._heads: dict[bytes, _Head] = {}
+        self._others = _Head("other", None, skip=True)
         self._max = max_frame
         self._tail: list[bytes] = []  # what has come of a frame whose end has not
         self._tail_len = 0
         self._discarding = False
         self._begun = False
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many events of each kind were not decoded; kinds beyond the first 256 are counted as `other`."""
+        heads = [*self._heads.values(), self._others]
+        return {head.kind: head.seen for head in heads if head.seen}
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames completed by these bytes, in order.
@@ -100,87 +126,128 @@ class Decoder:
         self._tail.append(data)
         self._tail_len += len(data)
         if self._tail_len > self._max:
-            self._count(self.bad, "oversized")
+            self._count("oversized")
             self._discarding = True
             self._tail = [data[-3:]]
             self._tail_len = len(self._tail[0])
 
     def _frames(self, blocks: list[bytes]) -> list[Frame]:
         frames: list[Frame] = []
-        wanted, skipped = self._wanted, self.skipped
+        known = self._heads.get
         belongs = False  # does a block without a head belong to the last frame of `frames`?
         for block in blocks:
-            if block.startswith(b"Event: "):
-                end = block.find(b"\r\n", 7)
-                if block[end : end + 13] == b"\r\nPrivilege: " or _is_list_row(block, end):
-                    if wanted is not None:
-                        name = block[7:end]
-                        rule = wanted.get(name, _UNWANTED)
-                        if rule is not None and not block.startswith(rule[1], block.find(rule[0]) + len(rule[0])):
-                            belongs = False
-                            kind = name.decode("utf-8", "replace")
-                            if kind in skipped:
-                                skipped[kind] += 1
-                            else:
-                                self._count(skipped, kind)
-                            continue
-                    if len(block) > self._max:
-                        self._count(self.bad, "oversized")
-                        continue
-                    frames.append(self._decode(block))
-                    belongs = True
-                    continue
-            elif block.startswith(b"Response: "):
-                frames.append(_follows(block) if block.startswith(_FOLLOWS) else self._decode(block))
-                belongs = True
+            head = known(block[:_HEAD]) or self._head(block)
+            if head is None:
+                self._odd(block, frames, belongs)
+                belongs = bool(frames) and (belongs or block.startswith((b"Event: ", b"Response: ")))
                 continue
-            self._count(self.bad, "headless")
-            if belongs and len(block) <= self._max:
-                last = frames[-1]
-                whole = last.irregular or "\r\n".join(f"{k}: {v}" for k, v in last.fields.items())
-                frames[-1] = last._replace(irregular=whole + "\r\n\r\n" + block.decode("utf-8", "replace"))
+            if head.skip:
+                head.seen += 1
+                belongs = False
+                continue
+            only = head.only
+            if only is not None and not block.startswith(only, block.rfind(head.line)):
+                head.seen += 1
+                belongs = False
+                continue
+            if len(block) > self._max:
+                self._count("oversized")
+                continue
+            frames.append(self._decode(head, block))
+            belongs = True
         return frames
 
-    def _decode(self, block: bytes) -> Frame:
+    def _head(self, block: bytes) -> _Head | None:
+        """The head of a kind that comes for the first time; None for what does not begin as an event does."""
+        end = block.find(b"\r\n", 7)
+        if not block.startswith(b"Event: ") or not block.startswith(b"\r\nPrivilege: ", end):
+            return None
+        kind = block[7:end].decode("utf-8", "replace")
+        wanted = self._wanted
+        skip = wanted is not None and kind not in wanted
+        if skip and len(self._heads) >= _KINDS_COUNTED:  # an outsider can invent kinds
+            return self._others
+        head = _Head(kind, None if wanted is None or skip else wanted[kind], skip)
+        self._heads[block[:_HEAD]] = head
+        return head
+
+    def _odd(self, block: bytes, frames: list[Frame], belongs: bool) -> None:
+        """Responses, rows of lists, and blocks that a caller's value has broken off the frame before."""
+        if len(block) > self._max:
+            self._count("oversized")
+        elif block.startswith(_FOLLOWS):
+            frames.append(_follows(block))
+        elif block.startswith(b"Response: ") or (block.startswith(b"Event: ") and b"\r\nActionID: " in block):
+            self.decoded += 1
+            text = block.decode("utf-8", "replace")
+            frames.append(_decode_lines(text, None))
+        else:
+            self._count("headless")
+            if belongs:
+                last = frames[-1]
+                whole = last.irregular or "\r\n".join(f"{k}: {v}" for k, v in last.fields.items())
+                frames[-1] = last._replace(shape=None, irregular=whole + "\r\n\r\n" + block.decode("utf-8", "replace"))
+            else:
+                frames.append(Frame("", {}, irregular=block.decode("utf-8", "replace")))
+
+    def _decode(self, head: _Head, block: bytes) -> Frame:
         self.decoded += 1
         try:
             text = block.decode()
         except UnicodeDecodeError:
             text = block.decode("utf-8", "replace")
-        lines = text.split("\r\n")
-        try:
-            fields = dict([line.split(": ", 1) for line in lines])
-        except ValueError:
-            return _decode_irregular(text, lines)
-        if len(fields) != len(lines):
-            return _decode_irregular(text, lines)
-        return Frame(fields.get("Event", ""), fields)
+        for n, (match, shape, names) in enumerate(head.layouts):
+            found = match(text)
+            if found is not None:
+                if n:  # the usual ones come to the front
+                    head.layouts[n], head.layouts[n - 1] = head.layouts[n - 1], head.layouts[n]
+                return _new(Frame, (head.kind, dict(zip(names, found.groups())), shape, (), ""))  # noqa: B905
+        frame = _decode_lines(text, head)
+        if frame.shape is not None:
+            self._learn(head, frame.shape)
+            return self._decode(head, block) if head.layouts and head.layouts[-1][1] is frame.shape else frame
+        return frame
 
-    @staticmethod
-    def _count(counts: dict[str, int], what: str) -> None:
-        if what not in counts and len(counts) >= _KINDS_COUNTED:
-            what = "other"
-        counts[what] = counts.get(what, 0) + 1
+    def _learn(self, head: _Head, shape: Shape) -> None:
+        """From now on one regular expression reads, and proves, a frame of this shape."""
+        if any(known is shape for _, known, _ in head.layouts):
+            return
+        del head.layouts[_SHAPES_KEPT - 1 :]
+        wanted = self._fields
+        names = [key for key in shape.keys if wanted is None or key in wanted]
+        lines = [f"{re.escape(k)}: " + ("([^\r]*)" if wanted is None or k in wanted else "[^\r]*") for k in shape.keys]
+        head.layouts.append((re.compile("\r\n".join(lines)).fullmatch, shape, tuple(names)))
+
+    def _count(self, what: str) -> None:
+        self.bad[what] = self.bad.get(what, 0) + 1
 
 
-def _is_list_row(block: bytes, end: int) -> bool:
-    """A row of a list action has no Privilege (but Status); it has an ActionID, first or last."""
-    return block[end : end + 12] == b"\r\nActionID: " or b"\r\nActionID: " in block[-160:]
-
-
-def _decode_irregular(text: str, lines: list[str]) -> Frame:
+def _decode_lines(text: str, head: _Head | None) -> Frame:
+    """Line by line; a frame whose every key stands once has a shape, which its like are then known by."""
     fields: dict[str, str] = {}
     repeated: list[tuple[str, str]] = []
+    lines = text.split("\r\n")
     for line in lines:
         key, colon, value = line.partition(":")
-        value = value.removeprefix(" ")
         if not colon:
             continue
+        value = value.removeprefix(" ")
         if key in fields:
             repeated.append((key, value))
         else:
             fields[key] = value
-    return Frame(fields.get("Event", ""), fields, tuple(repeated), text)
+    kind = fields.get("Event", "")
+    if len(fields) != len(lines):
+        return Frame(kind, fields, None, tuple(repeated), text)
+    if head is None:
+        return Frame(kind, fields)
+    keys = tuple(fields)
+    shape = head.shapes.get(keys)
+    if shape is None:
+        shape = Shape(kind, keys)
+        if len(head.shapes) < _SHAPES_KEPT:
+            head.shapes[keys] = shape
+    return Frame(kind, fields, shape)
 
 
 def _follows(block: bytes) -> Frame:
@@ -196,7 +263,7 @@ def _follows(block: bytes) -> Frame:
         fields[key] = value
     out = "\n".join(lines[output:]).strip("\n").split("\n")
     fields["Output"] = out[0]
-    return Frame("", fields, tuple(("Output", line) for line in out[1:]))
+    return Frame("", fields, repeated=tuple(("Output", line) for line in out[1:]))
 
 
 def encode_action(name: str, fields: Iterable[tuple[str, str]], action_id: str) -> bytes:

@@ -1,6 +1,16 @@
-"""The two values of this room: Frame (what the wire said) and Event (what the guard believes)."""
+"""The values of this room: Frame (what the wire said), its Shape, and Event (what the guard believes)."""
 
 from typing import NamedTuple
+
+
+class Shape:
+    """The kind and keys of a frame, in their order. One object for all frames alike, so that it is judged only once."""
+
+    __slots__ = ("keys", "kind")
+
+    def __init__(self, kind: str, keys: tuple[str, ...]) -> None:
+        self.kind = kind
+        self.keys = keys
 
 
 class Frame(NamedTuple):
@@ -8,10 +18,9 @@ class Frame(NamedTuple):
 
     kind: str  # the Event's name; "" for a response
     fields: dict[str, str]  # in the order of the wire; the first of a repeated key wins
+    shape: Shape | None = None  # None for one with repeated keys or broken lines
     repeated: tuple[tuple[str, str], ...] = ()  # (key, value) of the further ones, as `Output:` or `ChanVariable:`
-    irregular: str = (
-        ""  # the whole text, where a key repeats, a line has none, or blocks without a head of their own followed
-    )
+    irregular: str = ""  # the whole text, where a key repeats, a line has none, or headless blocks followed
 
 
 class Event(NamedTuple):

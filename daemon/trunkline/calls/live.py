@@ -325,7 +325,10 @@ class Live:
         self.now = at
         while self.recent and (self.recent[0].ended_at or 0.0) < at - _RECENT_FOR:
             self.recent.popleft()
-        for uniqueid, ended_at in list(self.gone.items())[:64]:
-            if ended_at >= at - _GONE_FOR:
+        old: list[str] = []
+        for uniqueid, ended_at in self.gone.items():
+            if ended_at >= at - _GONE_FOR or len(old) == 64:
                 break
+            old.append(uniqueid)
+        for uniqueid in old:
             del self.gone[uniqueid]

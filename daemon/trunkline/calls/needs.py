@@ -5,12 +5,20 @@ asterisk-config/manager.conf's eventfilter lets exactly these through (tests/ast
 """
 
 _EVERY = (
-    "Newchannel Newstate NewCallerid Rename DialBegin DialState DialEnd BridgeCreate BridgeEnter BridgeLeave BridgeMerge "
-    "BridgeDestroy Hold Unhold BlindTransfer AttendedTransfer Pickup LocalBridge ParkedCall ParkedCallTimeOut UnParkedCall "
+    "Newchannel Newstate NewCallerid Rename DialBegin DialState DialEnd BridgeEnter BridgeLeave BridgeMerge "
+    "Hold Unhold BlindTransfer AttendedTransfer Pickup LocalBridge ParkedCall ParkedCallTimeOut UnParkedCall "
     "MixMonitorStart QueueCallerJoin QueueCallerLeave QueueCallerAbandon AgentCalled AgentConnect AgentRingNoAnswer ConfbridgeStart "
     "ConfbridgeJoin ConfbridgeLeave MixMonitorStop OriginateResponse DTMFEnd HangupRequest SoftHangupRequest Hangup Shutdown"
 )
-_VARIABLES = ("MIXMONITOR_FILENAME", "TL_DI", "__TL_DI", "DIALSTATUS", "STASISSTATUS", "VMSTATUS", "BLINDTRANSFER")
+_VARIABLES = (
+    "MIXMONITOR_FILENAME",
+    "TL_DI",
+    "__TL_DI",
+    "VMSTATUS",
+    "BLINDTRANSFER",
+    *(f"DIALSTATUS\r\nValue: {first}" for first in "BCN"),  # BUSY, CHANUNAVAIL, CONGESTION, CANCEL, NOANSWER
+    "STASISSTATUS\r\nValue: F",  # FAILED
+)
 _APPLICATIONS = ("VoiceMail", "Queue", "Stasis", "ConfBridge", "Read", "MixMonitor")
 
 NEEDED: dict[str, tuple[str, tuple[str, ...]] | None] = {
@@ -18,3 +26,21 @@ NEEDED: dict[str, tuple[str, tuple[str, ...]] | None] = {
     "VarSet": ("Variable", _VARIABLES),
     "Newexten": ("Application", _APPLICATIONS),
 }
+
+_SNAPSHOT = "Channel ChannelState CallerIDNum CallerIDName Exten Uniqueid Linkedid"
+_PREFIXES = "Dest Transferer Transferee OrigTransferer SecondTransferer TransferTarget Parkee Retriever LocalOne LocalTwo Target"
+
+FIELDS: frozenset[str] = frozenset(
+    [
+        *"Timestamp SystemName ActionID".split(),
+        *_SNAPSHOT.split(),
+        *(prefix + key for prefix in _PREFIXES.split() for key in _SNAPSHOT.split()),
+        *"Cause DialStatus DialString Forward Newname Response Reason CID-CallingPres".split(),
+        *"BridgeUniqueid BridgeType BridgeTechnology BridgeNumChannels SwapUniqueid".split(),
+        *"ToBridgeUniqueid FromBridgeUniqueid DestBridgeUniqueid Result Extension".split(),
+        *"Queue Position Conference ParkingSpace ParkerDialString Digit Direction".split(),
+        *"Variable Value Application AppData Status Uptime".split(),
+        *"Duration Seconds DNID BridgeId BridgeID Wait ListItems EventList".split(),  # rows of the resync's lists
+    ]
+)
+"""The keys that the tracker reads of them. The decoder proves the others, but does not keep them."""

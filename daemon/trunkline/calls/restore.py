@@ -13,7 +13,11 @@ def _epoch(at: datetime | None) -> float | None:
 
 def restore(live: Live, record: CallRecord) -> None:
     """Make the Call live again as the record has it; a resync must follow, which ends what is not there any more."""
-    if record.external_id in live.calls:
+    seen = live.calls.get(record.external_id)
+    if seen is not None:  # the lists told of it first, as the database was away: what we say now must count as newer
+        if seen.revision <= record.revision:
+            seen.revision = record.revision
+            live.mark(seen)
         return
     call = Call(record.external_id, record.started_at.timestamp())
     call.revision = record.revision

@@ -1,0 +1,93 @@
+"""decode + guard + track of all captures on one core, beside panoramisk merely parsing the same bytes in the same run."""
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from panoramisk.ami_protocol import AMIProtocol
+from panoramisk.message import Message
+
+from trunkline.asterisk.codec import Decoder
+from trunkline.asterisk.guard import Guard
+from trunkline.calls.needs import FIELDS, NEEDED
+from trunkline.calls.tracker import Tracker
+
+CAPTURES = Path(__file__).parents[1] / "tests" / "replay" / "captures"
+CHUNK = 1 << 16
+
+
+def corpus(times: int) -> bytes:
+    """All captures, one behind the other, as one session would send them."""
+    return b"".join(f.read_bytes() for f in sorted(CAPTURES.glob("*/ami*.raw"))) * times
+
+
+def chunks(data: bytes) -> list[bytes]:
+    return [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
+
+
+def decode(data: list[bytes]) -> None:
+    decoder = Decoder(wanted=NEEDED, fields=FIELDS)
+    for chunk in data:
+        decoder.feed(chunk)
+
+
+def track(data: list[bytes]) -> None:
+    decoder = Decoder(wanted=NEEDED, fields=FIELDS)
+    guard = Guard("pbx1")
+    tracker = Tracker("pbx1")
+    for chunk in data:
+        for frame in decoder.feed(chunk):
+            event = guard.check(frame, 0.0)
+            if event is not None:
+                tracker.handle(event)
+    tracker.take()
+
+
+class ParsesOnly(AMIProtocol):
+    """panoramisk's reader without its dispatch: what it parses goes nowhere."""
+
+    def handle_message(self, message: Message) -> None:
+        pass
+
+
+def panoramisk(data: list[bytes]) -> None:
+    protocol = ParsesOnly()
+    protocol.connection_made(None)
+    for chunk in data:
+        protocol.data_received(chunk)
+
+
+def seconds(run: Callable[[list[bytes]], None], data: list[bytes]) -> float:
+    """CPU time of one run, so that other work on the machine counts little."""
+    gc.collect()
+    start = time.process_time()
+    run(data)
+    return time.process_time() - start
+
+
+def main() -> int:
+    """Print the figures; 1 where decode + guard + track is under six times panoramisk."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    stream = corpus(4)
+    events = stream.count(b"\r\n\r\n")
+    data = chunks(stream)
+    runs = (panoramisk, decode, track)
+    took = [[seconds(run, data) for run in runs] for _ in range(arguments.rounds)]  # in turn: one machine, one minute
+    peer, only, ours = (events / statistics.median(row[i] for row in took) for i in range(3))
+    only_ratio, ratio = (statistics.median(row[0] / row[i] for row in took) for i in (1, 2))
+    print(
+        f"{events} AMI packets, {len(stream) / 1e6:.1f} MB, {arguments.rounds} rounds in turn, median, CPU time of one core"
+    )
+    print(f"panoramisk parses            {peer:10,.0f} events/s")
+    print(f"trunkline decodes            {only:10,.0f} events/s  {only_ratio:5.1f} x")
+    print(f"decodes + guards + tracks    {ours:10,.0f} events/s  {ratio:5.1f} x  (at least 6, aiming at 10)")
+    return 0 if ratio >= 6 else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
