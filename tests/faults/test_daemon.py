@@ -210,6 +210,36 @@ async def test_a_call_outlives_the_daemon(database_url: str, tmp_path: Path) -> 
 
 
 @pytest.mark.trio
+async def test_a_call_outlives_the_daemon_and_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "ADOPT_S", 0.1)
+    server = Postgres(tmp_path / "postgres", durable=False)
+    with within(60):
+        await trio.to_thread.run_sync(server.start)
+        try:
+            url = await trio.to_thread.run_sync(server.create_database, "trunkline")
+            await trio.to_thread.run_sync(upgrade, url)
+            async with pbx() as peer:
+                async with running(settings(peer, url, tmp_path / "spool")) as ran:
+                    await until_followed(peer)
+                    await peer.conversations[0].send(newchannel(1))
+                    await ran.happened("call.ringing")
+                (before,) = await calls_in(url)
+                await trio.to_thread.run_sync(server.stop)
+                peer.channels = [1]
+                async with running(settings(peer, url, tmp_path / "spool")) as ran:
+                    await ran.happened("call.ringing")  # by the lists: nobody could say what was before
+                    await trio.to_thread.run_sync(server.start)
+                    await peer.until(lambda: peer.asked("ParkedCalls") == 3)  # adopted, and asked again
+                    await peer.conversations[1].send(hangup(1))
+                    await ran.happened("call.ended")
+                    (after,) = await calls_in(url)
+        finally:
+            await trio.to_thread.run_sync(server.stop)
+    assert after["id"] == before["id"]
+    assert after["ended_at"] is not None
+
+
+@pytest.mark.trio
 async def test_calls_of_a_pbx_that_restarted_end(database_url: str, tmp_path: Path) -> None:
     with within(30):
         async with pbx() as peer, running(settings(peer, database_url, tmp_path)) as ran:

@@ -67,8 +67,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         trio.run(_until_signalled, arguments, screen)
     except* (
-        CannotRun, ConfigError, app.StartError, PostgresError, NoPostgresError, ProvisionError, AsteriskError,
-        NoPorts, SipError,
+        CannotRun, ConfigError, app.StartError, PostgresError, NoPostgresError, AsteriskError, NoPorts, SipError
     ) as errors:  # fmt: skip
         status = 1
         for failure in leaves(errors):
@@ -170,7 +169,10 @@ class _Up:
 
     async def _start_asterisk(self) -> None:
         def start() -> None:
-            dist = provision(say=self._screen.say)
+            try:
+                dist = provision(say=self._screen.say)
+            except ProvisionError as error:  # its last line says what to do; those before it were on the screen
+                raise CannotRun(str(error).splitlines()[-1].strip()) from error
             self._screen.say("Asterisk: starting ...")
             self._asterisk = asterisk = Asterisk(dist, self._directory / "pbx")
             asterisk.start()
