@@ -135,6 +135,20 @@ class Postgres:
         if mode != "immediate":
             self._forget()
 
+    def remove(self) -> None:
+        """Stop the server and delete its data, wherever they are."""
+        self.stop("immediate")
+        home = self._home or self._make_home()
+        self._take(home)
+        try:
+            self._end_orphan(home / "data")
+            shutil.rmtree(home)
+        finally:
+            self._release()
+        self._home = None
+        if self._asked is not None:
+            shutil.rmtree(self._asked, ignore_errors=True)
+
     def create_database(self, name: str, *, template: str | None = None) -> str:
         """Create a database, where `template` is given as its copy, and return its URL. An existing one is kept."""
         source = f" TEMPLATE {_quoted(template)}" if template else ""
@@ -183,9 +197,11 @@ class Postgres:
         if self._user is not None:
             home.chmod(0o711)
             if not reachable(home, self._user):
+                asked, home = home, own_directory("postgres", home)
                 if self._asked is None:
-                    home.rmdir()
-                home = own_directory("postgres", home)
+                    asked.rmdir()
+                elif not (asked / "elsewhere").is_symlink():
+                    (asked / "elsewhere").symlink_to(home)  # so that whoever looks here finds it
         self._home = home
         return home
 
