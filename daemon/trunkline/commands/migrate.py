@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Migrate, and say from where to where and what the backfills counted."""
     import asyncpg
+    from alembic.util.exc import CommandError
 
     from trunkline.store import migrate
     from trunkline.store.faults import advice
@@ -31,7 +32,7 @@ def main(arguments: argparse.Namespace) -> int:
             )
             return 0
         done = migrate.downgrade(url, arguments.down) if arguments.down else migrate.upgrade(url, arguments.to)
-    except (ConfigError, migrate.MigrationError) as error:
+    except (ConfigError, CommandError, migrate.MigrationError) as error:
         print(error, file=sys.stderr)
         return 2
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
