@@ -37,7 +37,7 @@ check: $(SYNCED)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports --no-cache
 
 bench: $(SYNCED)  ## the figures in the README, beside the peers'
-	@$(BIN)/python -m bench $(ARGS)
+	@status=0; for figures in bench/*.py; do echo "== $$figures"; $(BIN)/python $$figures || status=1; done; exit $$status
 
 clean:  ## remove .venv, .trunkline and caches
 	rm -rf .venv .trunkline .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
