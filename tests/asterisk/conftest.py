@@ -1,4 +1,4 @@
-"""One Asterisk, one database, one daemon and a few phones for all scenarios; those that restart the PBX make their own."""
+"""One Asterisk, database and daemon and a few phones for all scenarios; those that restart the PBX make their own."""
 
 import contextlib
 import sys

@@ -19,7 +19,7 @@ from trunkline.calls.record import LIVE, CallRecord, Direction, Quality, Status
 from trunkline.embedded.asterisk import Asterisk
 from trunkline.embedded.demo import agent_phone, carrier_phone
 from trunkline.embedded.phone import Call, Phone
-from trunkline.store.rows import CALL_COLUMNS, LEG_COLUMNS, leg_of_row, record_of_row
+from trunkline.store.rows import CALL_COLUMNS, LEG_COLUMNS, record_of_row
 
 DEADLINE_S = 8.0
 _POLL_S = 0.05

@@ -55,18 +55,17 @@ def test_the_caller_gives_up_in_the_queue(stage: Stage) -> None:
 
 def test_the_queue_gives_up_on_the_caller(stage: Stage) -> None:
     first, second = stage.agent("1001"), stage.agent("1002")
-    customer = stage.dial("0200").wait_answer()
     first.on_call = second.on_call = lambda call: call.reject("486 Busy Here")
+    customer = stage.dial("0200").wait_answer()
     try:
         customer.wait_end(15)
     finally:
         first.on_call = second.on_call = None
         first.forget_calls()
         second.forget_calls()
-    record = stage.rows.ended(stage.caller)
     check(
-        record,
-        status=record.status,
+        stage.rows.ended(stage.caller),
+        status=Status.MISSED,
         end_reason=EndReason.QUEUE_TIMEOUT,
         ended_by=EndedBy.PBX,
         rang=["1001", "1002"],
