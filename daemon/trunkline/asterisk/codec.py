@@ -68,8 +68,11 @@ class Decoder:
     @property
     def skipped(self) -> dict[str, int]:
         """How many events of each kind were not decoded; kinds beyond the first 256 are counted as `other`."""
-        heads = [*self._heads.values(), self._others]
-        return {head.kind: head.seen for head in heads if head.seen}
+        counts: dict[str, int] = {}
+        for head in (*self._heads.values(), self._others):
+            if head.seen:
+                counts[head.kind] = counts.get(head.kind, 0) + head.seen
+        return counts
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames completed by these bytes, in order.
@@ -135,10 +138,12 @@ class Decoder:
         frames: list[Frame] = []
         known = self._heads.get
         belongs = False  # does a block without a head belong to the last frame of `frames`?
+        last = b""  # the block that frame was made of
         for block in blocks:
             head = known(block[:_HEAD]) or self._head(block)
             if head is None:
-                self._odd(block, frames, belongs)
+                self._odd(block, frames, last if belongs else None)
+                last = block if block.startswith((b"Event: ", b"Response: ")) else last
                 belongs = bool(frames) and (belongs or block.startswith((b"Event: ", b"Response: ")))
                 continue
             if head.skip:
@@ -155,6 +160,7 @@ class Decoder:
                 continue
             frames.append(self._decode(head, block))
             belongs = True
+            last = block
         return frames
 
     def _head(self, block: bytes) -> _Head | None:
@@ -168,10 +174,11 @@ class Decoder:
         if skip and len(self._heads) >= _KINDS_COUNTED:  # an outsider can invent kinds
             return self._others
         head = _Head(kind, None if wanted is None or skip else wanted[kind], skip)
-        self._heads[block[:_HEAD]] = head
+        if len(self._heads) < 2 * _KINDS_COUNTED:
+            self._heads[block[:_HEAD]] = head
         return head
 
-    def _odd(self, block: bytes, frames: list[Frame], belongs: bool) -> None:
+    def _odd(self, block: bytes, frames: list[Frame], owner: bytes | None) -> None:
         """Responses, rows of lists, and blocks that a caller's value has broken off the frame before."""
         if len(block) > self._max:
             self._count("oversized")
@@ -183,12 +190,12 @@ class Decoder:
             frames.append(_decode_lines(text, None))
         else:
             self._count("headless")
-            if belongs:
-                last = frames[-1]
-                whole = last.irregular or "\r\n".join(f"{k}: {v}" for k, v in last.fields.items())
-                frames[-1] = last._replace(shape=None, irregular=whole + "\r\n\r\n" + block.decode("utf-8", "replace"))
+            text = block.decode("utf-8", "replace")
+            if owner is not None:
+                whole = frames[-1].irregular or owner.decode("utf-8", "replace")
+                frames[-1] = frames[-1]._replace(shape=None, irregular=whole + "\r\n\r\n" + text)
             else:
-                frames.append(Frame("", {}, irregular=block.decode("utf-8", "replace")))
+                frames.append(Frame("", {}, irregular=text))
 
     def _decode(self, head: _Head, block: bytes) -> Frame:
         self.decoded += 1

@@ -174,6 +174,8 @@ def attended_transfer(live: Live, f: Fields, at: float) -> None:
             live.merge(who.call, other.call, at)
     by = (first or second).party if first or second else known(f.get("OrigTransfererCallerIDNum"))  # type: ignore[union-attr]
     human = _human_behind(live, target) if target is not None else None
+    if human is None:
+        human = next((h for h in live.humans_with(who) if h is not first and h is not second), None)
     to = human.party if human is not None else known(f.get("TransferTargetCallerIDNum"))
     if human is not None:
         human.role = Role.TRANSFER_TARGET

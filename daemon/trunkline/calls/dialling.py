@@ -171,8 +171,6 @@ def dial_end(live: Live, f: Fields, at: float) -> None:
                 call.forwarded_from = dest.party
         elif not dest.plumbing:
             call.dial_status = status
-            if status == "BUSY":
-                call.busy_leg = dest
         live.mark(call)
 
 
@@ -217,7 +215,7 @@ def hangup_request(live: Live, f: Fields, at: float) -> None:
     call = ch.call
     refused = _REFUSED.get(f.get("Cause", ""))
     if refused is not None and ch.answered_at is None and ch is not call.starter:
-        call.busy_leg = ch
+        ch.end_reason = ch.end_reason or refused
         return
     if (
         call.hung_up_by is None
@@ -250,10 +248,6 @@ def hangup(live: Live, f: Fields, at: float) -> None:
     cause = f.get("Cause", "")
     ch.cause = int(cause) if cause.isdigit() else None
     _is_up(ch, f, at)
-    if cause == "21" and ch.answered_at is None and ch is not ch.call.starter and not ch.plumbing:
-        ch.call.busy_leg = ch.call.busy_leg or ch
-    if ch.dial_status is None and ch.dialled_by is not None and ch.answered_at is None and cause == "17":
-        ch.call.busy_leg = ch.call.busy_leg or ch
     if cause == "23" and not ch.plumbing and ch.answered_at is None and ch.end_reason is None:
         ch.end_reason = LegEnd.FORWARDED
         ch.call.forwarded_from = ch.call.forwarded_from or ch.party

@@ -53,9 +53,8 @@ def queue_caller_abandon(live: Live, f: Fields, at: float) -> None:
         return
     call = found[1]
     call.queue_ended_at = call.queue_ended_at or at
-    call.queue_outcome = "ABANDONED"
-    if call.hung_up_by is None and found[0] is call.starter:
-        call.hung_up_by = found[0]
+    if call.queue_outcome != "TIMEOUT":
+        call.queue_outcome = "ABANDONED"  # app_queue says so too when its own time is up; QUEUESTATUS then follows
     live.mark(call)
 
 
@@ -154,6 +153,10 @@ def varset(live: Live, f: Fields, at: float) -> None:
     elif name == "DIALSTATUS":
         if value and value != "ANSWER" and ch is call.starter and call.answered_at is None:
             call.dial_status = value
+            live.mark(call)
+    elif name == "QUEUESTATUS":
+        if value and call.queue is not None and call.queue_outcome != "CONNECTED":
+            call.queue_outcome = "TIMEOUT"  # or JOINEMPTY, FULL, …: the queue gave up, not the caller
             live.mark(call)
     elif name == "STASISSTATUS":
         if value == "FAILED" and ch is call.starter:

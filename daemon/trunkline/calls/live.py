@@ -23,6 +23,7 @@ class Live:
         self.trunks = trunks
         self.channels: dict[str, Channel] = {}
         self.bridges: dict[str, Bridge] = {}
+        self.locals: dict[str, Channel] = {}  # the first half seen of each Local pair
         self.calls: dict[str, Call] = {}  # by every Linkedid it has, aliases included
         self.dirty: dict[str, Call] = {}  # by external id
         self.recent: deque[Call] = deque()
@@ -70,11 +71,22 @@ class Live:
         ch.is_trunk = not ch.plumbing and ch.endpoint in self.trunks
         self.channels[uniqueid] = ch
         call.channels[uniqueid] = ch
+        if name.startswith("Local/"):
+            self._pair(ch)
         if not ch.plumbing:
             call.legs[uniqueid] = ch
             if call.starter is None or uniqueid == call.external_id:
                 self.set_starter(call, ch)
         return ch
+
+    def _pair(self, ch: Channel) -> None:
+        """The halves of a Local channel are called NAME;1 and NAME;2."""
+        base, _, half = ch.name.rpartition(";")
+        other = self.locals.get(base)
+        if other is None or other is ch or other.name.endswith(";" + half):
+            self.locals[base] = ch
+        else:
+            ch.local_peer, other.local_peer = other, ch
 
     def learn(self, ch: Channel, f: Fields, prefix: str = "") -> None:
         """Take from a channel's first fields what later ones may no longer say."""
@@ -228,6 +240,9 @@ class Live:
         if peer is not None and peer != call.last_peer:
             call.last_peer = peer
             self.mark(call)
+        for transfer in call.transfers:
+            if transfer.to is None and peer is not None and peer != transfer.by:
+                transfer.to = peer
         if not talking:
             call.hung_up_by = call.first_left = None
             for transfer in call.transfers:
@@ -239,7 +254,6 @@ class Live:
         call.answered_at = at
         call.answered_by = peers[0].party
         call.dial_status = None
-        call.busy_leg = None
         if not lead.is_trunk:
             outside = next((p for p in peers if p.is_trunk), None)
             if outside is not None:
@@ -285,6 +299,8 @@ class Live:
         ch.ended_at = at
         del self.channels[ch.uniqueid]
         self.gone[ch.uniqueid] = at
+        if ch.plumbing:
+            self.locals.pop(ch.name.rpartition(";")[0], None)
         if ch.local_peer is not None:
             ch.local_peer.local_peer = None
             ch.local_peer = None

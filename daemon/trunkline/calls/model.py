@@ -159,7 +159,6 @@ class Call:
         "answered_at",
         "answered_by",
         "asked_for",
-        "busy_leg",
         "channels",
         "click_to_dial",
         "conference",
@@ -222,7 +221,7 @@ class Call:
         self.queue_position: int | None = None
         self.queue_joined_at: float | None = None
         self.queue_ended_at: float | None = None
-        self.queue_outcome: str | None = None  # CONNECTED, ABANDONED, LEFT
+        self.queue_outcome: str | None = None  # CONNECTED, ABANDONED, TIMEOUT, LEFT
         self.transfers: list[TransferState] = []
         self.holds: list[HoldState] = []
         self.parked: list[ParkState] = []
@@ -234,7 +233,6 @@ class Call:
         self.recordings: list[RecordingState] = []
         self.talks: list[list[float]] = []  # [from, until] spans of the lead talking to a human; until < 0: now
         self.dial_status: str | None = None  # of the last attempt that ended
-        self.busy_leg: Channel | None = None  # the called phone that refused
         self.voicemail = False
         self.stasis_failed = False
         self.hung_up_by: Channel | None = None  # who hung up first since the last two came together

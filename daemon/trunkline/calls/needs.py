@@ -15,6 +15,7 @@ _VARIABLES = (
     "TL_DI",
     "__TL_DI",
     "VMSTATUS",
+    "QUEUESTATUS",
     "BLINDTRANSFER",
     *(f"DIALSTATUS\r\nValue: {first}" for first in "BCN"),  # BUSY, CHANUNAVAIL, CONGESTION, CANCEL, NOANSWER
     "STASISSTATUS\r\nValue: F",  # FAILED

@@ -89,7 +89,7 @@ def ended_by(call: Call, direction: Direction) -> EndedBy:
     if who is None:
         who = call.first_left if call.answered_at is not None else _gave_up(call)
     if who is None:
-        return EndedBy.CALLEE if call.answered_at is None and call.busy_leg is not None else EndedBy.PBX
+        return EndedBy.PBX
     if direction is Direction.OUTBOUND:
         return EndedBy.CALLEE if who.is_trunk else EndedBy.CALLER
     return EndedBy.CALLER if who is call.starter else EndedBy.CALLEE
@@ -98,7 +98,13 @@ def ended_by(call: Call, direction: Direction) -> EndedBy:
 def _gave_up(call: Call) -> Channel | None:
     """The starter, where only the traces of his hanging up are left: his CANCEL (127), his BYE to an application (0)."""
     starter = call.starter
-    if starter is not None and (starter.cause in {0, 127} or call.dial_status == "CANCEL"):
+    if call.queue_outcome == "ABANDONED" and starter is not None and starter.cause in {None, 0, 127}:
+        return starter
+    if (
+        call.queue_outcome is None
+        and starter is not None
+        and (starter.cause in {0, 127} or call.dial_status == "CANCEL")
+    ):
         return starter
     return None
 
@@ -123,8 +129,6 @@ def outcome(call: Call, direction: Direction, by: EndedBy) -> tuple[Status, EndR
             return Status.ABANDONED, EndReason.CANCELED
         return missed, EndReason.CANCELED
     if call.queue_joined_at is not None and call.queue_outcome != "CONNECTED":
-        if call.queue_outcome == "ABANDONED":
-            return Status.ABANDONED, EndReason.CANCELED
         return missed, EndReason.QUEUE_TIMEOUT
     return _not_answered(call, missed, tried)
 

@@ -120,6 +120,9 @@ def _see_bridges(live: Live, snapshot: Snapshot, at: float) -> None:
         described = snapshot.bridges.get(bridge_id, {})
         bridge.holding = described.get("BridgeTechnology") == "holding_bridge" or bridge.holding
         moved = ch.pulled_at is not None and ch.call.answered_at is not None and not bridge.holding
+        parking = "parking" in {described.get("BridgeType"), described.get("BridgeCreator", "").lower()}
+        if parking and parked_now(ch) is None and not ch.plumbing:
+            ch.call.parked.append(ParkState(ch.uniqueid, None, "", at))  # where and by whom only ParkedCalls knows
         live.enter(ch, bridge, at)
         if moved and not any(t.result is None for t in ch.call.transfers):
             _moved_unseen(live, ch, snapshot.channels[uniqueid], at)
