@@ -95,7 +95,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_real_call_is_shown_and_can_be_looked_at(directory: Path) -> None:
     with up(directory) as process:
-        shown = read_until(process, "call yourself")
+        shown = read_until(process, "it goes on until Ctrl-C")
         assert re.search(r"RINGING +inbound 12025550123 \(Jane Doe\) to \d+0001", shown), shown
         assert re.search(r"ANSWERED +.*answered by 1001", shown), shown
         assert re.search(r"COMPLETED +.*talked [123] s; ended by caller", shown), shown
@@ -124,6 +124,14 @@ def test_however_it_ends_nothing_is_left(directory: Path, number: signal.Signals
         process.send_signal(number)
         process.wait(20)
         assert gone(children)
+
+
+def test_recorded_calls_are_played_where_there_is_no_asterisk(directory: Path) -> None:
+    with up(directory, "--pbx", "replay", "--once") as process:
+        shown = read_until(process, "the first call is a row")
+        assert re.search(r"RINGING +inbound", shown), shown
+        assert re.search(r"COMPLETED +inbound .*ended by caller", shown), shown
+        assert process.wait(20) == 0
 
 
 def test_a_pbx_that_does_not_answer_is_named_with_what_to_do(directory: Path, tmp_path: Path) -> None:
