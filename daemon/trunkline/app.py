@@ -209,6 +209,11 @@ class _Daemon:
         pull(families.SPOOL_DEPTH, "", lambda: sink.depth)
         pull(families.DATABASE_UP, "", lambda: 0 if sink.away else 1)
         pull(families.WRITE_QUEUE, "", lambda: len(self._unwritten))
+        pull(families.ROWS_WRITTEN, "", lambda: sink.written)
+        pull(families.EVENTS_WRITTEN, "", lambda: sink.events)
+        pull(families.STALE_CHANGES, "", lambda: sink.stale)
+        pull(families.REFUSED_CHANGES, "", lambda: sink.refused)
+        pull(families.DROPPED_CALLS, "", lambda: sink.dropped)
         for following, link in self._follow:
             _measure_pbx(self._metrics, following, link)
 
@@ -225,7 +230,7 @@ class _Pools:
     async def open(cls, settings: Settings) -> "_Pools":
         """Open without needing the database. Raises SpoolError."""
         url = settings.database.url.reveal()
-        writing, reading = await open_pool(url), await open_pool(url, max_size=8)
+        writing, reading = await open_pool(url), await open_pool(url, max_size=8, reading=True)
         writer = CallWriter(
             writing, settings.account.name, leads=select_leads_by_number, conversations=upsert_conversations
         )
@@ -274,6 +279,10 @@ def _measure_pbx(metrics: Metrics, following: Following, link: Link) -> None:
         families.RECONNECTS: lambda: link.reconnects,
         families.RESYNCS: lambda: link.resyncs,
         families.RESYNC_TIME: lambda: link.resync_s,
+        families.RESYNCS_ASKED: lambda: link.resync_requests,
+        families.RESYNCS_FAILED: lambda: link.resyncs_failed,
+        families.CONNECTS_FAILED: lambda: link.connect_failures,
+        families.EVENTS_MENDED: lambda: link.mended,
         families.CHANNELS_ACTIVE: lambda: following.channels,
         families.CALLS_ACTIVE: lambda: following.calls_by_status,
     }

@@ -90,6 +90,12 @@ RESYNCS = Pulled(
     "trunkline_ami_resyncs", "counter", "Resyncs by the PBX's own lists, after a connect or a refused event."
 )
 RESYNC_TIME = Pulled("trunkline_ami_resync_seconds", "gauge", "How long the last resync took.")
+RESYNCS_ASKED = Pulled("trunkline_ami_resyncs_asked", "counter", "Reasons to resync; several may share one.", "reason")
+RESYNCS_FAILED = Pulled("trunkline_ami_resyncs_failed", "counter", "Resyncs that the PBX did not finish in time.")
+CONNECTS_FAILED = Pulled(
+    "trunkline_ami_connects_failed", "counter", "Links that were not made or were lost, by reason.", "reason"
+)
+EVENTS_MENDED = Pulled("trunkline_ami_events_mended", "counter", "Events that a caller's value had broken, put right.")
 CALLS_ACTIVE = Pulled(
     "trunkline_calls_active",
     "gauge",
@@ -100,6 +106,15 @@ CALLS_ACTIVE = Pulled(
 CHANNELS_ACTIVE = Pulled("trunkline_channels_active", "gauge", "Channels tracked now.")
 SPOOL_DEPTH = Pulled("trunkline_spool_calls", "gauge", "Changed calls that wait on disk because PostgreSQL is away.")
 WRITE_QUEUE = Pulled("trunkline_store_waiting_calls", "gauge", "Changed calls that wait in memory for the next batch.")
+ROWS_WRITTEN = Pulled("trunkline_store_rows_written", "counter", "Calls written to PostgreSQL, each change once.")
+EVENTS_WRITTEN = Pulled("trunkline_store_events_written", "counter", "Events of the live sequence written.")
+STALE_CHANGES = Pulled("trunkline_store_stale_changes", "counter", "Changes older than what was stored, passed over.")
+REFUSED_CHANGES = Pulled(
+    "trunkline_store_refused_changes", "counter", "Changes PostgreSQL refused for what is in them; kept in the spool."
+)
+DROPPED_CALLS = Pulled(
+    "trunkline_store_dropped_calls", "counter", "Ended calls that neither PostgreSQL nor the spool took: lost."
+)
 DATABASE_UP = Pulled("trunkline_store_up", "gauge", "1 when the last write reached PostgreSQL, else 0.")
 
 PULLED = (
@@ -113,9 +128,18 @@ PULLED = (
     RECONNECTS,
     RESYNCS,
     RESYNC_TIME,
+    RESYNCS_ASKED,
+    RESYNCS_FAILED,
+    CONNECTS_FAILED,
+    EVENTS_MENDED,
     CALLS_ACTIVE,
     CHANNELS_ACTIVE,
     SPOOL_DEPTH,
     WRITE_QUEUE,
     DATABASE_UP,
+    ROWS_WRITTEN,
+    EVENTS_WRITTEN,
+    STALE_CHANGES,
+    REFUSED_CHANGES,
+    DROPPED_CALLS,
 )
