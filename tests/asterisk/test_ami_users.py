@@ -100,9 +100,11 @@ def test_the_filter_lets_through_what_the_tracker_needs() -> None:
             continue
         header, beginnings = part
         for beginning in beginnings:
+            # a beginning that runs into the next line wants the whole of this one
+            value, _, more = beginning.partition("\r\n")
             assert any(
-                beginning.startswith(value) if method == "starts_with" else value.startswith(beginning)
-                for method, value in by_header[kind, header]
+                value.startswith(let) if method == "starts_with" else let == value if more else let.startswith(value)
+                for method, let in by_header[kind, header]
             ), (kind, beginning)
 
 

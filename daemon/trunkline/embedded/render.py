@@ -270,7 +270,7 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="install.sh --config",
         description="Write the configuration of an Asterisk that is already there. Files that change are kept in "
-        "DIR/before-trunkline-…; secrets are made up and kept in DIR/secrets.json.",
+        "DIR/before-trunkline-…; secrets are made up and kept in DIR/secrets.json. The trunk's password is taken from the environment variable TRUNK_PASSWORD.",
     )
     parser.add_argument("--templates", required=True, type=Path, help=argparse.SUPPRESS)
     parser.add_argument(
@@ -280,7 +280,7 @@ def _options() -> argparse.ArgumentParser:
         "--agents", type=Path, help="CSV: number,name,softphone|browser,roles (of: mailbox queue sales)"
     )
     for key, value in vars(Settings()).items():
-        if key not in ("agents", "etc_dir"):
+        if key not in ("agents", "etc_dir", "trunk_password"):
             parser.add_argument(
                 f"--{key.replace('_', '-')}", type=type(value), default=None, help=f"default: {value!r}"
             )
@@ -308,7 +308,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = vars(_options().parse_args(argv))
     templates, into, agents = chosen.pop("templates"), chosen.pop("into"), chosen.pop("agents")
     settings = replace(
-        Settings(etc_dir=str(into)), **{key: value for key, value in chosen.items() if value is not None}
+        Settings(etc_dir=str(into), trunk_password=os.environ.get("TRUNK_PASSWORD", "")),
+        **{key: value for key, value in chosen.items() if value is not None},
     )
     try:
         if agents is not None:
