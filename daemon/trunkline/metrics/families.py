@@ -50,7 +50,7 @@ _KNOWN_KINDS = frozenset(
     SendFAX SessionLimit SessionTimeout Shutdown SoftHangupRequest SpanAlarm SpanAlarmClear Status StatusComplete
     SuccessfulAuth TestEvent TransportDetail UnParkedCall UnexpectedAddress Unhold UserEvent VarSet
     VoicemailUserEntry VoicemailUserEntryComplete Wink
-    """.split()  # noqa: SIM905  # two hundred quoted names are no easier to read
+    """.split()  # two hundred quoted names are no easier to read
 )
 
 EVENTS_READ = Pulled(
