@@ -1,7 +1,7 @@
 """Wires the rooms and holds the root nursery; the only file that knows them all.
 
     trio:     link -> Following (tracker) -> write loop --+            one per PBX; one write loop for all
-    asyncio:                          CallSink, HTTP <----+  aio.call, a batch every 25 ms while something changes
+    asyncio:                          CallSink, HTTP <----+  aio.call, a batch every 20 ms while something changes
 
 Stopping cancels all of it; then what is known is written, or spooled, within STOP_S.
 """
@@ -36,7 +36,7 @@ from trunkline.store.sink import CallSink
 from trunkline.store.spool import Spool, SpoolError
 from trunkline.store.writer import CallWriter
 
-WRITE_EVERY_S = 0.025  # what changes within it is one batch
+WRITE_EVERY_S = 0.02  # what changes within it is one batch
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
 REACH_S = 3.0  # how long the start waits for the database
 STOP_S = 5.0
