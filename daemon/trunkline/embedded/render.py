@@ -270,7 +270,8 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="install.sh --config",
         description="Write the configuration of an Asterisk that is already there. Files that change are kept in "
-        "DIR/before-trunkline-…; secrets are made up and kept in DIR/secrets.json. The trunk's password is taken from the environment variable TRUNK_PASSWORD.",
+        "DIR/before-trunkline-…; secrets are made up and kept in DIR/secrets.json. The trunk's password is "
+        "taken from the environment variable TRUNK_PASSWORD.",
     )
     parser.add_argument("--templates", required=True, type=Path, help=argparse.SUPPRESS)
     parser.add_argument(
