@@ -79,3 +79,20 @@ def test_a_broken_contract_is_found(tree: Path, module: str, line: str, contract
         assert "newroom" in ran.stdout
     else:
         assert f"{contract} BROKEN" in ran.stdout
+
+
+def test_the_clock_is_not_read_by_way_of_datetime(tree: Path) -> None:
+    for module in ("calls/record.py", "store/change.py"):
+        with (tree / "daemon/trunkline" / module).open("a") as source:
+            source.write("\n_NOW = datetime.now(UTC)\n")
+    ran = subprocess.run(
+        [str(Path(sys.executable).with_name("ruff")), "check", "--no-cache", "--select", "TID251", "daemon"],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "calls/record.py" in ran.stdout
+    assert "store/change.py" not in ran.stdout
