@@ -5,14 +5,15 @@ a consumer or a full send buffer can never make Asterisk drop us for slow readin
 """
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 from trio.abc import Stream
 
 from trunkline.asterisk.codec import Decoder, Wanted
-from trunkline.asterisk.dial import LinkSettings
+from trunkline.asterisk.dial import LinkSettings, open_stream
 from trunkline.asterisk.event import Frame
 from trunkline.asterisk.session import EVENTS, LinkError, Reason, Session, State
 
@@ -221,3 +222,32 @@ def _closed(detail: str) -> LinkError:
         detail,
         "Asterisk was stopped, or `writetimeout` in manager.conf is too short; the daemon reconnects by itself",
     )
+
+
+@asynccontextmanager
+async def open_wire(
+    settings: LinkSettings,
+    on_frame: Callable[[Frame], None],
+    *,
+    on_chunk: Callable[[bytes], None] | None = None,
+    events: str = EVENTS,
+    patience: Patience | None = None,
+) -> AsyncIterator[Wire]:
+    """A ready connection for the time of the block. Raises LinkError when there is none, or when it ends before."""
+    wire = Wire(
+        await open_stream(settings.address), settings, on_frame, on_chunk=on_chunk, events=events, patience=patience
+    )
+    failure: LinkError | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            nonlocal failure
+            failure = await wire.run()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(run)
+        await wire.ready.wait()
+        yield wire
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
