@@ -35,6 +35,7 @@ from trunkline.store.revision import HEAD
 from trunkline.store.sink import CallSink
 from trunkline.store.spool import Spool, SpoolError
 from trunkline.store.writer import CallWriter
+from trunkline.store.writer_sql import INSERT_ACCOUNT
 
 WRITE_EVERY_S = 0.02  # what changes within it is one batch
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
@@ -154,17 +155,20 @@ class _Daemon:
 
     async def _adopt(self, following: Following, link: Link) -> None:
         """Give each tracker the calls that were live before it; without a database the spool's, the rest later."""
-        while True:
-            pbx = await following.wait_for_name()
-            records: list[CallRecord] | None = None
-            with trio.move_on_after(ADOPT_S):
-                records = await self._aio.call(self._sink.live, pbx)
-            if records is not None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                pbx = await following.wait_for_name()
+                records: list[CallRecord] | None = None
+                with trio.move_on_after(ADOPT_S):
+                    records = await self._aio.call(self._sink.live, pbx)
+                if records is None:
+                    records = await self._aio.call(self._pools.live_spooled, pbx)
+                    nursery.start_soon(self._adopt_late, following, link, pbx)
                 following.adopt(pbx, records)
-                continue
-            following.adopt(pbx, await self._aio.call(self._pools.live_spooled, pbx))
-            following.adopt(pbx, await self._aio.call(self._sink.live, pbx))
-            link.request_resync("adopted_late")
+
+    async def _adopt_late(self, following: Following, link: Link, pbx: str) -> None:
+        following.adopt(pbx, await self._aio.call(self._sink.live, pbx))
+        link.request_resync("adopted_late")
 
     async def _serve(self, ready: Callable[[str], object]) -> None:
         http = self._settings.http
@@ -194,6 +198,10 @@ class _Daemon:
             if migrate and found != HEAD:
                 await trio.to_thread.run_sync(_migrate, url, abandon_on_cancel=True)
                 found = HEAD
+            if found == HEAD:
+                await self._aio.call(self._pools.make_account)
+        except asyncpg.exceptions.ClientConfigurationError as error:
+            raise StartError(f"database.url cannot be used: {error}") from error
         except (OSError, trio.TooSlowError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             detail = str(error) or f"it did not answer within {REACH_S:g} s"
             log.error("database.away", detail=detail, todo=advice(error), meanwhile="calls wait in the spool")
@@ -221,7 +229,8 @@ class _Daemon:
 class _Pools:
     """What lives on the asyncio thread."""
 
-    def __init__(self, writing: Pool, reading: Pool, sink: CallSink) -> None:
+    def __init__(self, account: str, writing: Pool, reading: Pool, sink: CallSink) -> None:
+        self._account = account
         self._writing = writing
         self.reading = reading  # of its own, so that slow questions never keep the writer waiting
         self.sink = sink
@@ -234,11 +243,19 @@ class _Pools:
         writer = CallWriter(
             writing, settings.account.name, leads=select_leads_by_number, conversations=upsert_conversations
         )
-        return cls(writing, reading, CallSink(writer, Spool(settings.spool.path)))
+        return cls(settings.account.name, writing, reading, CallSink(writer, Spool(settings.spool.path)))
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""
-        return self.sink.live_spooled(pbx)
+        try:
+            return self.sink.live_spooled(pbx)
+        except SpoolError as error:
+            log.error("spool.failed", error=str(error))
+            return []
+
+    async def make_account(self) -> None:
+        """Make the account, so that the API has one to serve before the first call. Raises as asyncpg does."""
+        await self._writing.execute(INSERT_ACCOUNT, self._account)
 
     async def close(self) -> None:
         """Close everything. A connection that hangs is cut."""

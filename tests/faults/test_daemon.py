@@ -1,6 +1,8 @@
 """The daemon as a whole, against a scripted AMI and a real PostgreSQL, when one of them is not as it should be."""
 
+import json
 import socket
+import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -158,6 +160,27 @@ async def test_a_spool_that_cannot_be_written_is_named(database_url: str, tmp_pa
         async with pbx() as peer:
             with pytest.raises(app.StartError, match=r"spool\.path"):
                 await app.run(settings(peer, database_url, tmp_path / "file" / "spool"))
+
+
+@pytest.mark.trio
+async def test_a_database_url_that_asyncpg_refuses_is_named(tmp_path: Path) -> None:
+    with within(20):
+        async with pbx() as peer:
+            with pytest.raises(app.StartError, match=r"database\.url cannot be used.*sslmode"):
+                await app.run(settings(peer, "postgresql://u:canary@127.0.0.1/d?sslmode=maybe", tmp_path))
+
+
+@pytest.mark.trio
+async def test_the_api_serves_before_the_first_call(database_url: str, tmp_path: Path) -> None:
+    def get(url: str) -> Any:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)
+
+    with within(20):
+        async with pbx() as peer, running(settings(peer, database_url, tmp_path)) as ran:
+            await until_followed(peer)
+            answer = await trio.to_thread.run_sync(get, f"{ran.url}/api/v1/calls")
+            assert answer == {"items": [], "nextCursor": None}
 
 
 @pytest.mark.trio
