@@ -18,7 +18,7 @@ from trunkline.store.pool import Pool, open_pool
 
 @pytest_asyncio.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with await open_pool(database_url) as pool:
+    async with await open_pool(database_url, reading=True) as pool:
         yield pool
 
 
@@ -45,7 +45,7 @@ def shared_url(postgres: Postgres, migrated: str) -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def shared_pool(shared_url: str) -> AsyncIterator[Pool]:
-    async with await open_pool(shared_url) as pool:
+    async with await open_pool(shared_url, reading=True) as pool:
         yield pool
 
 

@@ -70,6 +70,8 @@ def calls_query(request: web.Request) -> CallsQuery:
         since=_time("since", found),
         until=_time("until", found),
     )
+    if narrow.number is not None and (narrow.from_ is not None or narrow.to is not None):
+        raise bad_parameter("number", "is either side of the call; give it alone, or from and to.")
     if narrow.since and narrow.until and narrow.since >= narrow.until:
         raise bad_parameter("until", "is not after since; calls from since on and before until are listed.")
     include = [part for value in found.get("include", ()) for part in value.split(",")]
