@@ -141,6 +141,9 @@ class Decoder:
         last = b""  # the block that frame was made of
         for block in blocks:
             head = known(block[:_HEAD]) or self._head(block)
+            if head is None and block.startswith(b"\r\n"):  # FullyBooted may end with one line more
+                block = block.lstrip(b"\r\n")
+                head = self._head(block)
             if head is None:
                 self._odd(block, frames, last if belongs else None)
                 last = block if block.startswith((b"Event: ", b"Response: ")) else last
@@ -210,10 +213,13 @@ class Decoder:
                     head.layouts[n], head.layouts[n - 1] = head.layouts[n - 1], head.layouts[n]
                 return _new(Frame, (head.kind, dict(zip(names, found.groups())), shape, (), ""))  # noqa: B905
         frame = _decode_lines(text, head)
-        if frame.shape is not None:
-            self._learn(head, frame.shape)
-            return self._decode(head, block) if head.layouts and head.layouts[-1][1] is frame.shape else frame
-        return frame
+        if frame.shape is None:
+            return frame
+        self._learn(head, frame.shape)
+        wanted = self._fields
+        return (
+            frame if wanted is None else frame._replace(fields={k: v for k, v in frame.fields.items() if k in wanted})
+        )
 
     def _learn(self, head: _Head, shape: Shape) -> None:
         """From now on one regular expression reads, and proves, a frame of this shape."""

@@ -2,7 +2,7 @@
 
 from trunkline.calls.live import Fields, Live
 from trunkline.calls.model import BUSY, DOWN, RINGING, UP, Call, Channel, TransferState
-from trunkline.calls.names import dialled_number, endpoint_of, known, withheld
+from trunkline.calls.names import dialled_number, endpoint_of, is_plumbing, known, withheld
 from trunkline.calls.record import LegEnd, Role, TransferKind
 
 _REFUSED = {"17": LegEnd.BUSY, "21": LegEnd.DECLINED}
@@ -71,9 +71,10 @@ def new_callerid(live: Live, f: Fields, at: float) -> None:
 def rename(live: Live, f: Fields, at: float) -> None:
     ch = live.channels.get(f["Uniqueid"])
     new = f.get("Newname", "")
-    if ch is not None and "<" not in new and not new.startswith(("AsyncGoto/", "Surrogate/")):
+    if ch is not None and new and f.get("Channel") == ch.name:
         ch.name = new
-        ch.endpoint = endpoint_of(new)
+        if "<" not in new and not is_plumbing(new):
+            ch.endpoint = endpoint_of(new)
 
 
 def dial_begin(live: Live, f: Fields, at: float) -> None:

@@ -29,11 +29,15 @@ class Live:
         self.recent: deque[Call] = deque()
         self.gone: dict[str, float] = {}  # Uniqueid -> when it hung up
         self.now = 0.0
+        self.misnamed = 0  # events not believed: their channel's name is not that of the Uniqueid they carry
 
     # ---- finding and making
 
     def channel(self, f: Fields, at: float, prefix: str = "") -> Channel | None:
-        """The channel that an event's fields name, made if it is new; None if they name none or one that has hung up."""
+        """The channel that an event's fields name, made if it is new.
+
+        None if they name none, one that has hung up, or one by the name of another.
+        """
         uniqueid = f.get(prefix + "Uniqueid")
         if uniqueid is None:
             return self._by_name(f.get(prefix + "Channel"))
@@ -44,6 +48,10 @@ class Live:
                 return None
             ch = self.make_channel(uniqueid, f[prefix + "Channel"], linkedid, at)
             self.learn(ch, f, prefix)
+        elif f.get(prefix + "Channel", ch.name) != ch.name:
+            # A caller can put another channel's ids behind his dialled number; the name in front of it is Asterisk's.
+            self.misnamed += 1
+            return None
         if linkedid is not None and linkedid != ch.linkedid:
             ch.linkedid = linkedid
             other = self.calls.get(linkedid)

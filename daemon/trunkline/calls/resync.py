@@ -91,7 +91,9 @@ def _see_channel(live: Live, uniqueid: str, row: dict[str, str], at: float) -> N
             call.asked_for = row["DNID"]
         if not ch.plumbing:
             live.mark(call, "call.ringing" if ch is call.starter else None)
-    elif row["Linkedid"] != ch.linkedid:
+    else:
+        ch.name = row["Channel"]
+    if row["Linkedid"] != ch.linkedid:
         ch.linkedid = row["Linkedid"]
         other = live.calls.get(ch.linkedid)
         if other is not None and other is not ch.call:
@@ -105,13 +107,14 @@ def _see_channel(live: Live, uniqueid: str, row: dict[str, str], at: float) -> N
 
 
 def _see_bridges(live: Live, snapshot: Snapshot, at: float) -> None:
+    moved: set[str] = set()  # customers who talked before the gap, and not there any more
     where = {u: row.get("BridgeId") or row.get("BridgeID") or "" for u, row in snapshot.channels.items()}
     for uniqueid, bridge_id in where.items():
         ch = live.channels.get(uniqueid)
         if ch is not None and ch.bridge is not None and ch.bridge.uniqueid != bridge_id:
-            peers = live.leave(ch, at)
-            if peers and ch is ch.call.lead:
-                ch.pulled_at = at
+            live.leave(ch, at)
+            if ch is ch.call.lead and ch.connected_at is not None:
+                moved.add(uniqueid)
     for uniqueid, bridge_id in where.items():
         ch = live.channels.get(uniqueid)
         if ch is None or not bridge_id or (ch.bridge is not None and ch.bridge.uniqueid == bridge_id):
@@ -119,12 +122,13 @@ def _see_bridges(live: Live, snapshot: Snapshot, at: float) -> None:
         bridge = live.bridge(bridge_id)
         described = snapshot.bridges.get(bridge_id, {})
         bridge.holding = described.get("BridgeTechnology") == "holding_bridge" or bridge.holding
-        moved = ch.pulled_at is not None and ch.call.answered_at is not None and not bridge.holding
         parking = "parking" in {described.get("BridgeType"), described.get("BridgeCreator", "").lower()}
         if parking and parked_now(ch) is None and not ch.plumbing:
             ch.call.parked.append(ParkState(ch.uniqueid, None, "", at))  # where and by whom only ParkedCalls knows
         live.enter(ch, bridge, at)
-        if moved and not any(t.result is None for t in ch.call.transfers):
+    for uniqueid in moved:
+        ch = live.channels[uniqueid]
+        if ch.bridge is not None and not any(t.result is None for t in ch.call.transfers):
             _moved_unseen(live, ch, snapshot.channels[uniqueid], at)
 
 

@@ -119,6 +119,11 @@ class Tracker:
         return len({id(c) for c in self._live.calls.values() if c.legs})
 
     @property
+    def misnamed(self) -> int:
+        """Events that were not believed, because they put one channel's name on another's ids: a reason to resync."""
+        return self._live.misnamed
+
+    @property
     def channels(self) -> int:
         """Channels that are up, plumbing included."""
         return len(self._live.channels)
