@@ -44,6 +44,7 @@ clean:  ## remove .venv, .trunkline and caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(SYNCED): pyproject.toml uv.lock
+	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON) here: apt-get install python3 python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "trunkline needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
 	@[ -x $(BIN)/pip ] || [ -x $(BIN)/uv ] || { echo "setting up .venv ..."; $(PYTHON) -m venv .venv; } \
