@@ -31,7 +31,7 @@ COMMANDS = {
         "examples:\n"
         "  trunkline up                                      everything embedded, below .trunkline/\n"
         "  trunkline up --pbx replay                         recorded calls instead of an Asterisk\n"
-        "  trunkline up --pbx 192.0.2.10 --user trunkline-events --secret-file ami.secret\n"
+        "  trunkline up --pbx 192.0.2.10 --user events --secret-file ami.secret\n"
         "                                                    your own PBX, read only\n\n"
         "Ctrl-C stops all of it.",
     ),

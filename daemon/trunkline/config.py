@@ -57,7 +57,7 @@ class Pbx(Section, frozen=True, kw_only=True):
 
     host: Host
     port: Port | None = None  # None: see ami_port
-    username: Line = "trunkline"
+    username: Line = "events"  # the one of asterisk-config/manager.conf that only reads
     secret: Annotated[Secret, Meta(description="the AMI user's secret, text without control characters")]
     tls: Annotated[Line, Meta(description='"off", "on", or the path of a CA file')] = "off"
     systemname: Line | None = None  # None: learnt from the first event
