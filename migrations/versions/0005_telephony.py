@@ -50,11 +50,14 @@ CHECKS = {
 INDEXES = {
     "ix_call_live": "call (integration_id) WHERE ended_at IS NULL",
     "ix_call_page_status": "call (account_id, direction, status, started_at, id)",
-    "ix_call_page_from": "call (account_id, from_number, direction, status, started_at, id)",
-    "ix_call_page_to": "call (account_id, to_number, direction, status, started_at, id)",
+    "ix_call_page_from": "call (account_id, from_number, direction, status, started_at, id)"
+    " INCLUDE (to_number, to_e164)",
+    "ix_call_page_to": "call (account_id, to_number, direction, status, started_at, id)"
+    " INCLUDE (from_number, from_e164)",
     "ix_call_page_from_e164": "call (account_id, from_e164, direction, status, started_at, id)"
-    " WHERE from_e164 IS NOT NULL",
-    "ix_call_page_to_e164": "call (account_id, to_e164, direction, status, started_at, id) WHERE to_e164 IS NOT NULL",
+    " INCLUDE (to_number, to_e164) WHERE from_e164 IS NOT NULL",
+    "ix_call_page_to_e164": "call (account_id, to_e164, direction, status, started_at, id)"
+    " INCLUDE (from_number, from_e164) WHERE to_e164 IS NOT NULL",
 }
 
 TABLES = {

@@ -83,7 +83,15 @@ COMMAND_STATES: Final = ("pending", "claimed", "done", "failed")
 
 
 def _page_by(name: str, *columns: str, **where: Any) -> Index:
-    return Index(name, "account_id", *columns, "direction", "status", "started_at", "id", **where)
+    # The other side's numbers are in the index too, so that asking for both sides reads no row that it won't return.
+    other = "to" if columns and columns[0].startswith("from") else "from"
+    include = [f"{other}_number", f"{other}_e164"] if columns else []
+    return Index(
+        name,
+        *("account_id", *columns, "direction", "status", "started_at", "id"),
+        postgresql_include=include,
+        **where,
+    )
 
 
 call: Final = Table(
