@@ -112,8 +112,8 @@ def restore(live: Online) -> dict[str, int]:
         counted[f"restored_{table}"] = live.batches(f"kept.{table}", body, counts={"n": "SELECT count(*) FROM done"})[
             "n"
         ]
-    for table in found:
-        live.ddl(f"DROP TABLE kept.{table}")
+    if found:  # all at once: what is left of some would be taken for all
+        live.ddl(f"DROP TABLE {', '.join(f'kept.{table}' for table in found)}")
     return counted
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+CALLS = 1500
 START = datetime(2024, 2, 29, 23, 59, tzinfo=UTC)
 METADATA = (
     None,
@@ -101,7 +102,7 @@ def contents(url: str) -> dict[str, list[str]]:
 class OldRows:
     """Rows of the old schema, the same ones for the same seed."""
 
-    def __init__(self, calls: int = 3000, messages: int = 3000, seed: int = 7) -> None:
+    def __init__(self, calls: int = CALLS, messages: int = 1500, seed: int = 7) -> None:
         self._random = random.Random(seed)
         self._calls = calls
         self._messages = messages
@@ -146,12 +147,12 @@ class OldRows:
                     self._pick(("telephony", "whatsapp", "telegram")),
                     self._pick(("open", "open", "closed")),
                 )
-                for _ in range(600)
+                for _ in range(400)
             )
         ]
         columns = ["id", "account_id", "lead_id", "channel", "status", "created_at"]
         await self._copy(connection, "conversation", columns, conversations)
-        files = [(self._uuid(), self._pick(accounts), self._pick(KEYS).format(uuid=self._uuid())) for _ in range(800)]
+        files = [(self._uuid(), self._pick(accounts), self._pick(KEYS).format(uuid=self._uuid())) for _ in range(400)]
         await self._copy(connection, "media_file", ["id", "account_id", "key"], files)
         await self._fill_messages(connection, conversations, files)
         await self._fill_calls(connection, accounts, leads, files)
@@ -161,7 +162,7 @@ class OldRows:
         for n in range(self._messages):
             talk = self._pick(conversations)
             # A tenth of the files is shared by many; most others have one message or none.
-            file = self._maybe(files[:80] if n % 3 == 0 else files)
+            file = self._maybe(files[:40] if n % 3 == 0 else files)
             direction = self._pick(("inbound", "outbound"))
             status = self._pick(("pending", "sent", "delivered", "read", "failed"))
             content = self._maybe(("", "hello", "ünïcödé ☃"))

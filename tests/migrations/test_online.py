@@ -5,12 +5,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import asyncpg
 import pytest
 from catalog import catalog
-from filled import execute, fetch
+from filled import CALLS, fetch
+from meanwhile import in_background, interrupted, until
 
 from trunkline.store import migrate
 from trunkline.store.online import LOCK_TIMEOUT_S
@@ -80,26 +80,6 @@ def working(url: str, statements: tuple[str, ...] = OLD_STATEMENTS) -> Iterator[
         yield program
     finally:
         program.finish()
-
-
-def until(condition: Any, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to this"
-
-
-def in_background(work: Any) -> tuple[threading.Thread, list[Any]]:
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread, outcome
 
 
 def test_the_old_program_works_on_and_what_it_writes_is_backfilled(filled_url):
@@ -190,18 +170,11 @@ def test_two_at_once_do_it_once(filled_url):
     ids=["expanding", "backfilling", "constraining", "indexing"],
 )
 def test_an_interrupted_migration_is_run_again(filled_url, database_url, reached):
-    migration, outcome = in_background(lambda: migrate.upgrade(filled_url))
-    until(lambda: fetch(filled_url, reached))
-    execute(
-        filled_url,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    )
-    migration.join()
-    assert isinstance(outcome[0], Exception)
+    with pytest.raises(migrate.MigrationError, match="the migration stopped: "):
+        raise interrupted(filled_url, reached)
     migrate.upgrade(filled_url)
     assert catalog(filled_url) == catalog(database_url)
     calls = "SELECT count(*) FILTER (WHERE phone_number IN (from_number, to_number))::int FROM call"
-    assert fetch(filled_url, calls) == [(3000,)]
+    assert fetch(filled_url, calls) == [(CALLS,)]
     files = "SELECT count(DISTINCT message_id)::int, count(message_id)::int FROM media_file"
     assert len(set(fetch(filled_url, files)[0])) == 1

@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 import pytest
-from filled import contents, execute, fetch
+from filled import CALLS, contents, execute, fetch
+from meanwhile import interrupted
 
 from trunkline.store import migrate
 
@@ -77,7 +78,7 @@ def test_the_sides_of_a_call(filled_url):
             filled_url, "SELECT id, from_number, to_number, from_e164, to_e164, phone_number, created_at FROM call"
         )
     }
-    assert len(after) == len(before) == 3000
+    assert len(after) == len(before) == CALLS
     half = 0
     for id_, direction, phone, metadata, started_at in before:
         from_, to, from_e164, to_e164, phone_number, created_at = after[id_]
@@ -92,7 +93,7 @@ def test_the_sides_of_a_call(filled_url):
             bare = re.sub(r"[\s().\-/]", "", number)
             assert e164 == (bare if re.fullmatch(r"\+[1-9][0-9]{6,14}", bare) else None)
     # Where neither side has anything, there is no other side either.
-    assert figures["calls_without_other_side"] == half > 1000
+    assert figures["calls_without_other_side"] == half > 500
 
 
 def test_the_names_of_files(empty_url):
@@ -138,7 +139,7 @@ def test_every_message_has_the_file_that_it_had(filled_url):
     assert {row[3] for row in linked} == {0}
     assert {id_: message for id_, message, _, _ in linked if id_ in files} == oldest
     clones = [row for row in found if row[0] not in files]
-    assert figures["media_files_cloned"] == len(clones) == len(had) - len(oldest) > 1000
+    assert figures["media_files_cloned"] == len(clones) == len(had) - len(oldest) > 500
     assert {row[0] for row in found} >= files
 
 
@@ -188,6 +189,19 @@ def test_down_and_up_again_gives_back_everything(head_url):
         after = contents(head_url)
         for table, found in before.items():
             assert after[table] == found, f"{table} after {revision}"
+
+
+def test_an_interrupted_way_up_gives_back_everything(head_url):
+    before = contents(head_url)
+    migrate.downgrade(head_url, "0001")
+    for reached in (
+        "SELECT FROM pg_attribute WHERE attrelid = 'message'::regclass AND attname = 'read_at'",
+        "SELECT FROM pg_class WHERE relname = 'ix_call_recording'",
+        "SELECT FROM pg_attribute WHERE attrelid = 'call'::regclass AND attname = 'revision'",
+    ):
+        assert isinstance(interrupted(head_url, reached), migrate.MigrationError)
+    migrate.upgrade(head_url)
+    assert contents(head_url) == before
 
 
 def test_what_the_old_program_does_in_between_is_respected(head_url):

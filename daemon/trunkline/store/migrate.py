@@ -17,6 +17,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -44,7 +45,8 @@ class Migrated(NamedTuple):
 def upgrade(url: str, revision: str = "head") -> Migrated:
     """Bring the database at `url` up to `revision`; nothing happens when it is there. Waits while another does it.
 
-    Raises MigrationError where the database is of a newer program, and what asyncpg raises when it cannot be reached.
+    Raises MigrationError where the database is of a newer program or a migration stopped (it may be run again), and
+    what asyncpg raises when the database cannot be reached.
     """
     return asyncio.run(_migrate(url, lambda config: command.upgrade(config, revision)))
 
@@ -102,6 +104,13 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+def _first(error: BaseException) -> BaseException:
+    """Return what went wrong in the database, where leaving the transactions around it went wrong after it."""
+    while error.__context__ is not None and isinstance(error.__context__, SQLAlchemyError):
+        error = error.__context__
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
 async def _migrate(url: str, work: Callable[[Config], None]) -> Migrated:
     config = _config()
     figures: Counter[str] = Counter()
@@ -123,6 +132,10 @@ async def _migrate(url: str, work: Callable[[Config], None]) -> Migrated:
     try:
         async with _alone(url), engine.connect() as connection:
             done = await connection.run_sync(run)
+    except SQLAlchemyError as error:
+        raise MigrationError(
+            f"the migration stopped: {_first(error)}: mend that and run it again, it goes on where it was"
+        ) from error
     finally:
         await engine.dispose()
     if done.before != done.after:
@@ -137,7 +150,11 @@ async def _alone(url: str) -> AsyncIterator[None]:
     try:
         # Asked for again and again: a statement that waited inside the server would hold a snapshot, for whose end
         # CREATE INDEX CONCURRENTLY of the one that migrates would wait in turn.
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110
+        waiting = False
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            if not waiting:
+                log.info("database.migration_awaited", reason="another program is migrating this database")
+                waiting = True
             await asyncio.sleep(_LOCK_PAUSE_S)
         yield
     finally:

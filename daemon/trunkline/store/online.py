@@ -77,7 +77,7 @@ class Online:
                 f"ALTER TABLE {table} DROP CONSTRAINT nn_{table}_{column}",
             )
 
-    def batches(self, table: str, body: str, *, counts: Mapping[str, str], size: int = 2000) -> Counter[str]:
+    def batches(self, table: str, body: str, *, counts: Mapping[str, str], size: int = 1000) -> Counter[str]:
         """Run `body`, CTEs over the CTE `page` of `size` rows of `table`, for one page after the other.
 
         Return the sums of `counts`: scalar expressions over these CTEs, by name.
@@ -133,10 +133,11 @@ def online(op: Operations) -> Iterator[Online]:
     """Leave the migration's transaction for the length of the block."""
     with op.get_context().autocommit_block():
         connection = op.get_bind()
-        try:
-            yield Online(connection)
-        finally:
-            connection.exec_driver_sql("RESET lock_timeout")
+        # A limit meant for the program's queries would cut the build of an index short.
+        connection.exec_driver_sql("SET statement_timeout = 0")
+        yield Online(connection)
+        connection.exec_driver_sql("RESET statement_timeout")
+        connection.exec_driver_sql("RESET lock_timeout")
 
 
 def report(op: Operations, figures: Mapping[str, int]) -> None:
