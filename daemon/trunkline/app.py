@@ -21,7 +21,7 @@ from trunkline.api import create_app, serve
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.link import Link
 from trunkline.asterisk.session import Credentials
-from trunkline.calls.needs import NEEDED
+from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.calls.record import CallRecord, CallUpdate
 from trunkline.config import Pbx, Settings
 from trunkline.crm.matching import select_leads_by_number
@@ -118,7 +118,7 @@ class _Daemon:
         following = Following(
             pbx.systemname or f"{pbx.host}:{pbx.ami_port}", trunks=pbx.trunks, region=pbx.region, wake=self._wake
         )
-        link = Link(_link_settings(following.name, pbx), following, wanted=NEEDED)
+        link = Link(_link_settings(following.name, pbx), following, wanted=NEEDED, fields=FIELDS)
         following.request_resync = link.request_resync
         return following, link
 

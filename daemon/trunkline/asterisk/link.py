@@ -14,7 +14,7 @@ The link awaits nothing of the consumer, so nothing downstream can slow its read
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
@@ -39,6 +39,7 @@ MISFITS = 20  # so many, and nothing believed between: the PBX was told otherwis
 RESYNC_GAP_S = 5.0  # between two resyncs; doubles while each is followed by a reason for another
 RESYNC_GAP_CAP_S = 300.0
 _SAME_BOOT_S = 1.6  # Uptime is whole seconds, cut off
+_OWN_FIELDS = frozenset(("Timestamp", "SystemName", "ActionID", "Uniqueid", "Uptime"))
 _OWN_KINDS: dict[str, None] = dict.fromkeys([*LIST_KINDS, "FullyBooted", "Shutdown"])
 
 log = structlog.get_logger(__name__)
@@ -71,7 +72,10 @@ class Consumer(Protocol):
 
 
 class Link:
-    """One PBX's link; `run()` is its life. The public attributes are for metrics and readiness to read."""
+    """One PBX's link; `run()` is its life. The public attributes are for metrics and readiness to read.
+
+    wanted, fields: the events, and of them the fields, that the consumer has a use for; None for all. See Decoder.
+    """
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class Link:
         consumer: Consumer,
         *,
         wanted: Wanted | None = None,
+        fields: Set[str] | None = None,
         variables: Sequence[str] = VARIABLES,
         events: str = EVENTS,
         patience: Patience | None = None,
@@ -106,6 +111,7 @@ class Link:
         self._settings = settings
         self._consumer = consumer
         self._wanted = None if wanted is None else {**wanted, **_OWN_KINDS}
+        self._fields = None if fields is None else fields | _OWN_FIELDS
         self._variables = tuple(variables)
         self._events = events
         self._patience = patience or Patience()
@@ -181,6 +187,7 @@ class Link:
             self._settings,
             self._on_frame,
             wanted=self._wanted,
+            fields=self._fields,
             on_chunk=self._on_chunk,
             events=self._events,
             patience=self._patience,
@@ -203,7 +210,9 @@ class Link:
             self.up = False
             self._skipped, self._bad, self._wire = self.skipped, self.bad, None
             if self.connects > connects:
-                self._consumer.disconnected(failure.reason.value, self._read_at + self.clock_offset_s)
+                # the offset of the clocks is known to some ms: never before the last thing that we know happened
+                heard_at = max(self._read_at + self.clock_offset_s, self.last_event_at or 0.0)
+                self._consumer.disconnected(failure.reason.value, heard_at)
         return failure
 
     async def _follow(self, wire: Wire) -> None:
@@ -364,7 +373,8 @@ class Link:
 
     def _suspect(self, guard: Guard, frame: Frame, event: Event | None) -> Event | None:
         """The guard did not like this frame: say so and resync, unless only timestampevents is not as assumed."""
-        stamped = list(frame.fields)[:3] == ["Event", "Privilege", "Timestamp"]
+        keys = frame.shape.keys if frame.shape is not None else tuple(frame.fields)
+        stamped = keys[:3] == ("Event", "Privilege", "Timestamp")
         odd = event is None and stamped != guard.timestamps
         self._misfits = self._misfits + 1 if odd and guard.passed == self._passed else int(odd)
         self._passed = guard.passed
@@ -400,10 +410,11 @@ async def run_link(
     consumer: Consumer,
     *,
     wanted: Wanted | None = None,
+    fields: Set[str] | None = None,
     variables: Sequence[str] = VARIABLES,
     task_status: trio.TaskStatus[Link] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Make a Link and keep it up for ever; `await nursery.start(run_link, ...)` gives the Link."""
-    link = Link(settings, consumer, wanted=wanted, variables=variables)
+    link = Link(settings, consumer, wanted=wanted, fields=fields, variables=variables)
     task_status.started(link)
     await link.run()

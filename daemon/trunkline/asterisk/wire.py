@@ -5,7 +5,7 @@ a consumer or a full send buffer can never make Asterisk drop us for slow readin
 """
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -47,11 +47,12 @@ class Wire:
         on_frame: Callable[[Frame], None],
         *,
         wanted: Wanted | None = None,
+        fields: Set[str] | None = None,
         on_chunk: Callable[[bytes], None] | None = None,
         events: str = EVENTS,
         patience: Patience | None = None,
     ) -> None:
-        self.decoder = Decoder(wanted=wanted)
+        self.decoder = Decoder(wanted=wanted, fields=fields)
         plain = settings.address.tls is not None
         self.session = Session(settings.credentials, plain=plain, events=events)
         self.ready = trio.Event()
