@@ -282,6 +282,7 @@ async def scenarios(url: str) -> list[Scenario]:
         Scenario("that DID, OUTBOUND (none)", f"/api/v1/calls?{to_did}&direction=OUTBOUND"),
         Scenario("a DID, two statuses, page 11", f"/api/v1/calls?{missed_query}&cursor={missed['nextCursor']}"),
         Scenario("an extension's calls to a DID (none)", f"/api/v1/calls?from=1001&{to_did}"),
+        Scenario("two extensions that never spoke", "/api/v1/calls?from=1005&to=1030"),
         Scenario("a day, six months ago", "/api/v1/calls?since=2026-05-01&until=2026-05-02"),
         Scenario("one call", f"/api/v1/calls/{call_id}"),
         Scenario("/metrics", "/metrics"),

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -203,3 +205,12 @@ async def test_a_fault_inside_is_logged_and_not_told(api: Served, pool: Pool, ac
     assert "canary" not in str(problem)
     assert [log["event"] for log in logs] == ["http.failed"]
     assert logs[0]["request_id"] == problem["requestId"]
+
+
+def test_every_code_is_in_the_documentation() -> None:
+    root = Path(__file__).parents[2]
+    sources = "".join(file.read_text("utf-8") for file in (root / "daemon" / "trunkline" / "api").glob("*.py"))
+    codes = set(re.findall(r'Problem\(\s*\w+(?:\.\w+)*,\s*"(\w+)"', sources))
+    assert len(codes) > 10
+    documented = (root / "docs" / "api.md").read_text("utf-8").partition("## Errors")[2].partition("##")[0]
+    assert codes <= set(re.findall(r"`(\w+)`", documented))

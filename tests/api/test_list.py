@@ -75,9 +75,9 @@ async def test_a_last_page_that_is_just_full_has_no_cursor(api: Served, pool: Po
 
 
 NUMBERS = st.sampled_from(["02070001", "+442070001", "02079460000", "+442079460000", "1001", "1003", "5555"])
-TIMES = st.integers(-5, 70).map(lambda seconds: BEGIN + timedelta(seconds=seconds))
+TIMES = st.integers(-5, 45).map(lambda seconds: BEGIN + timedelta(seconds=seconds))
 QUERIES = st.fixed_dictionaries(
-    {"limit": st.sampled_from([1, 2, 3, 7, 25, 26, 50, 200])},
+    {"limit": st.sampled_from([2, 3, 7, 25, 26, 50, 200])},
     optional={
         "status": st.lists(st.sampled_from(["COMPLETED", "missed", "Busy", "ABANDONED", "RINGING"]), min_size=1),
         "direction": st.lists(st.sampled_from(["INBOUND", "outbound", "internal"]), min_size=1, max_size=2),
@@ -108,12 +108,12 @@ def expected(call: dict[str, Any], query: dict[str, Any]) -> bool:
 async def test_every_filter_on_every_page_size_lists_exactly_what_it_means(
     api: Served, pool: Pool, account_id: UUID
 ) -> None:
-    await insert_calls(pool, account_id, 200)
+    await insert_calls(pool, account_id, 120)
     await pool.execute("ANALYZE call")
     everything = await walk(api, {"limit": 200})
-    assert len(everything) == 200
+    assert len(everything) == 120
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(QUERIES)
     def check(query: dict[str, Any]) -> None:
         queries.append(query)

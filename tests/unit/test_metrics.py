@@ -1,7 +1,9 @@
 """Metrics: labels stay within their closed sets whatever comes in, and a scrape disturbs nobody."""
 
+import re
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -146,3 +148,10 @@ def test_writes_are_timed() -> None:
     assert page["trunkline_store_batch_calls_sum"] == {(): 41}
     assert page["trunkline_event_to_commit_seconds_count"] == {(): 1}
     assert page["trunkline_event_to_commit_seconds_bucket"][("0.05",)] == 1
+
+
+def test_every_metric_is_in_the_documentation_and_nothing_else_is() -> None:
+    metrics = Metrics("test")
+    told = set(re.findall(r"trunkline_\w+", (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")))
+    families = {family.name + ("_total" if family.type == "counter" else "") for family in metrics.registry.collect()}
+    assert told == {name for name in families if name.startswith("trunkline_")}
