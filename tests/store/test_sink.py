@@ -24,6 +24,7 @@ from trunkline.store.spool import Spool
 from trunkline.store.writer import CallWriter
 
 DEADLINE_S = 30
+NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # on port 1 nobody answers
 
 
 @asynccontextmanager
@@ -195,7 +196,7 @@ async def test_a_server_that_turns_read_only_and_back(own_server: Postgres, own_
 async def test_a_server_that_hangs_counts_as_away(database_url: str, tmp_path: Path) -> None:
     blocker = await asyncpg.connect(database_url)
     try:
-        async with opened(database_url, tmp_path, deadline_s=0.2) as sink:
+        async with opened(database_url, tmp_path, deadline_s=0.5) as sink:
             await sink.write([ringing("a")])
             transaction = blocker.transaction()
             await transaction.start()
@@ -241,30 +242,38 @@ async def test_what_is_refused_is_kept_and_told_and_holds_up_nobody(sink: CallSi
 
 
 @pytest.mark.asyncio
-async def test_a_spool_that_is_full_leaves_it_in_memory(database_url: str, tmp_path: Path) -> None:
-    blocker = await asyncpg.connect(database_url)
+async def test_what_cannot_be_stored_does_not_stop_the_drain(database_url: str, tmp_path: Path) -> None:
+    odd = [ringing("x", direction="SIDEWAYS"), ringing("y", duration=2**31), ringing("z", metadata={"": object()})]
+    async with opened(NOWHERE, tmp_path) as sink:
+        await sink.write([ringing("a"), *odd, ringing("b", direction="\x00"), ringing("c")])
+    with capture_logs() as logs:
+        async with opened(database_url, tmp_path) as sink:
+            await until(lambda: sink.depth == 0)
+            assert sink.refused == 4
+    assert sorted(await told(database_url)) == ["a", "c"]
+    assert [line["linkedid"] for line in logs if line["event"] == "call.write_refused"] == ["y"]
+
+
+@pytest.mark.asyncio
+async def test_a_spool_that_is_full_leaves_it_in_memory(pool: Pool, database_url: str, tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    pool = await open_pool(database_url)
-    sink = CallSink(CallWriter(pool, "main", deadline_s=0.1), spool, first_wait_s=0.01)
+    sink = CallSink(CallWriter(pool, "main"), spool, first_wait_s=0.01)
     try:
         (pages,) = spool._file.execute("PRAGMA page_count").fetchone()
         spool._file.execute(f"PRAGMA max_page_count = {pages}")
-        transaction = blocker.transaction()
-        with capture_logs() as logs:
-            await sink.write([ringing("first")])
-            await transaction.start()
-            await blocker.execute("LOCK TABLE call IN ACCESS EXCLUSIVE MODE")
-            for make in STEPS:
-                await sink.write([make(str(n), queue="x" * 5000) for n in range(50)])
-            assert sink.depth == 50
-            await transaction.rollback()
-            await until(lambda: sink.depth == 0)
-        assert await told(database_url) == {str(n): WHOLE for n in range(50)} | {"first": ["call.ringing"]}
+        await pool.execute("ALTER TABLE call RENAME TO call_hidden")
+        try:
+            with capture_logs() as logs:
+                for make in STEPS:
+                    await sink.write([make(str(n), queue="x" * 5000) for n in range(50)])
+                assert (sink.depth, spool.depth) == (50, 0)
+        finally:
+            await pool.execute("ALTER TABLE call_hidden RENAME TO call")
+        await until(lambda: sink.depth == 0)
+        assert await told(database_url) == {str(n): WHOLE for n in range(50)}
         assert any("disk" in line["error"] for line in logs if line["event"] == "spool.failed")
     finally:
         await sink.close()
-        pool.terminate()
-        await blocker.close()
 
 
 @pytest.mark.asyncio
@@ -303,13 +312,12 @@ asyncio.run(main())
 
 @pytest.mark.asyncio
 async def test_a_daemon_killed_with_a_spool_loses_nothing_of_what_it_took(database_url: str, tmp_path: Path) -> None:
-    nowhere = "postgresql://nobody@127.0.0.1:1/none"  # port 1: nobody answers
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         _KILLED,
         str(Path(__file__).parent),
-        nowhere,
+        NOWHERE,
         str(tmp_path),
         stdout=asyncio.subprocess.PIPE,
     )

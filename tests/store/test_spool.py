@@ -63,10 +63,28 @@ def test_it_is_all_there_when_it_is_opened_again(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_a_late_ringing_does_not_bring_an_ended_call_back(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    put(spool, ended("a"))
+    put(spool, ringing("a"))
+    assert spool.live("pbx1") == []
+    spool.close()
+
+
 def test_what_has_no_json_is_kept_as_refused(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     put(spool, ringing("a"), ringing("b", metadata={"x": object()}), ringing("c"))
     assert (spool.depth, [name for name, _ in spool.refusals()]) == (2, ["b"])
+    spool.close()
+
+
+def test_what_is_no_record_any_more_is_set_aside_and_holds_up_nobody(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    put(spool, *(ringing(name, direction="SIDEWAYS") for name in "ab"), ringing("c"))
+    assert [r.external_id for r in spool.live("pbx1")] == ["c"]
+    assert [one.change.record.external_id for one in spool.take(1)] == ["c"]
+    assert (spool.depth, [name for name, _ in spool.refusals()]) == (1, ["a", "b"])
+    assert "direction" in spool.refusals()[0][1]
     spool.close()
 
 

@@ -336,6 +336,7 @@ def poisoned(external_id: str) -> list[CallUpdate]:
         ringing(external_id + "c", started_at=None),
         ringing(external_id + "d", metadata={"x": object()}),
         ringing(external_id + "e", direction="SIDEWAYS"),
+        ringing(external_id + "g", direction="SIDE\x00WAYS"),
         ringing(external_id + "f", legs=[leg("x", role="GHOST")]),
     ]
 
@@ -528,6 +529,16 @@ async def test_what_a_human_sets_or_clears_stays(writer: CallWriter, pool: Pool)
     await writer.write([answered(A), answered(B)])
     assert [(await stored(pool, x)).lead_id for x in (A, B)] == [chosen, None]
     assert (await stored(pool, A)).conversation_id is None
+
+
+@pytest.mark.asyncio
+async def test_a_lead_chosen_before_the_number_is_known_stays(writer: CallWriter, pool: Pool) -> None:
+    await add_lead(pool, "+442070001001")
+    chosen = await add_lead(pool, None)
+    await writer.write([ringing(direction=Direction.INTERNAL)])
+    await pool.execute("UPDATE call SET lead_id = $1::text::uuid", chosen)
+    await writer.write([answered(direction=Direction.OUTBOUND)])
+    assert (await stored(pool)).lead_id == chosen
 
 
 @pytest.mark.asyncio

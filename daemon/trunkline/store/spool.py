@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS change (
     pbx TEXT NOT NULL,
     external_id TEXT NOT NULL,
     revision INTEGER NOT NULL,
+    ended INTEGER NOT NULL,
     record BLOB NOT NULL,
     happened TEXT NOT NULL, -- lines of "revision type"
     version INTEGER NOT NULL DEFAULT 1, -- grows with every write of the row
@@ -50,8 +51,9 @@ PRAGMA user_version = {_VERSION};
 
 # Bare columns right of SET are those of the row as it was.
 _PUT: Final = """
-INSERT INTO change (pbx, external_id, revision, record, happened) VALUES (?, ?, ?, ?, ?)
+INSERT INTO change (pbx, external_id, revision, ended, record, happened) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (pbx, external_id) DO UPDATE SET
+    ended = CASE WHEN excluded.revision >= revision THEN excluded.ended ELSE ended END,
     record = CASE WHEN excluded.revision >= revision THEN excluded.record ELSE record END,
     revision = max(excluded.revision, revision),
     happened = happened || excluded.happened,
@@ -59,8 +61,13 @@ ON CONFLICT (pbx, external_id) DO UPDATE SET
 RETURNING version
 """
 _TAKE: Final = "SELECT seq, version, record, happened FROM change ORDER BY seq LIMIT ?"
+_LIVE: Final = "SELECT record FROM change WHERE pbx = ? AND NOT ended ORDER BY seq"
 _DONE: Final = "DELETE FROM change WHERE seq = ? AND version = ?"
 _REFUSE: Final = "INSERT INTO refused (at, reason, pbx, external_id, record, happened) VALUES (?, ?, ?, ?, ?, ?)"
+_SET_ASIDE: Final = """
+INSERT INTO refused (at, reason, pbx, external_id, record, happened)
+SELECT ?, ?, pbx, external_id, record, happened FROM change WHERE seq = ?
+"""
 
 _decode: Final = msgspec.json.Decoder(CallRecord).decode
 
@@ -116,27 +123,37 @@ class Spool:
         A change that has no JSON form is kept as refused.
         """
         rows = []
-        over = False
+        odd = []
         for change in changes:
             try:
                 record, text = encoded(change.record)
-            except (TypeError, ValueError) as error:
-                self.refuse(change, summary(error))
+            except Exception as error:  # whatever it is, it is this record's
+                odd.append((change, summary(error)))
                 continue
-            over = over or record.ended_at is not None
-            revision = min(record.revision, _HIGHEST)
-            rows.append((record.pbx, record.external_id, revision, text, _lines(change.happened)))
-        with self._transaction(durable=over):
+            revision, ended = min(record.revision, _HIGHEST), record.ended_at is not None
+            rows.append((record.pbx, record.external_id, revision, ended, text, _lines(change.happened)))
+        with self._transaction(durable=any(row[3] for row in rows)):
             new = sum(self._file.execute(_PUT, row).fetchone()[0] == 1 for row in rows)
         self.depth += new
+        for change, reason in odd:
+            self.refuse(change, reason)
 
     def take(self, limit: int) -> list[Spooled]:
-        """The oldest changes; they stay in the file until `done`."""
-        with self._errors():
-            rows = self._file.execute(_TAKE, (limit,)).fetchall()
-        return [
-            Spooled(seq, version, Change(_decode(record), _happened(lines))) for seq, version, record, lines in rows
-        ]
+        """The oldest changes; they stay in the file until `done`.
+
+        What is no CallRecord (any more: the file may be an older version's) goes to the refused ones.
+        """
+        while True:
+            with self._errors():
+                rows = self._file.execute(_TAKE, (limit,)).fetchall()
+            taken = []
+            for seq, version, record, lines in rows:
+                try:
+                    taken.append(Spooled(seq, version, Change(_decode(record), _happened(lines))))
+                except (msgspec.MsgspecError, ValueError) as error:
+                    self._set_aside(seq, summary(error))
+            if taken or not rows:
+                return taken
 
     def done(self, stored: Sequence[Spooled]) -> None:
         """Remove what was stored, but for Calls that have changed again since they were taken."""
@@ -152,11 +169,18 @@ class Spool:
         """Keep a change that PostgreSQL refused."""
         try:
             record, text = encoded(change.record)
-        except (TypeError, ValueError):  # what it holds has no JSON form
+        except Exception:  # what it holds has no JSON form
             record, text = change.record, repr(change.record).encode("ascii", "backslashreplace")
         row = (reason, record.pbx, record.external_id, text, _lines(change.happened))
         with self._transaction(durable=True):
             self._file.execute(_REFUSE, (datetime.now(UTC).isoformat(), *row))
+        self.refused += 1
+
+    def _set_aside(self, seq: int, reason: str) -> None:
+        with self._transaction(durable=True):
+            self._file.execute(_SET_ASIDE, (datetime.now(UTC).isoformat(), reason, seq))
+            self._file.execute("DELETE FROM change WHERE seq = ?", (seq,))
+        self.depth -= 1
         self.refused += 1
 
     def refusals(self) -> list[tuple[str, str]]:
@@ -167,9 +191,12 @@ class Spool:
     def live(self, pbx: str) -> list[CallRecord]:
         """The Calls of a PBX that wait in the file and have not ended."""
         with self._errors():
-            rows = self._file.execute("SELECT record FROM change WHERE pbx = ? ORDER BY seq", (pbx,)).fetchall()
-        records = [_decode(text) for (text,) in rows]
-        return [record for record in records if record.ended_at is None]
+            rows = self._file.execute(_LIVE, (pbx,)).fetchall()
+        records = []
+        for (record,) in rows:
+            with suppress(msgspec.MsgspecError):  # `take` says what is wrong with it
+                records.append(_decode(record))
+        return records
 
     def close(self) -> None:
         """Let go of the file."""

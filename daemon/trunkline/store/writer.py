@@ -122,7 +122,7 @@ class CallWriter:
         for change in coalesce(changes).values():
             try:
                 ready.append(_Ready(change, *encoded(change.record)))
-            except (TypeError, ValueError, OverflowError) as error:
+            except Exception as error:  # whatever it is, it is this record's
                 result += WriteResult(refused=(Refused(change, summary(error)),))
         for start in range(0, len(ready), BATCH):
             result += await self._write_or_split(ready[start : start + BATCH])
