@@ -110,6 +110,11 @@ class AsyncioThread:
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(fn, *args)
 
+    def later(self, seconds: float, fn: Callable[[], object]) -> None:
+        """From trio: have `fn()` called on the uvloop thread after that time, unless it is closed before."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, fn)
+
     def _hand_back(self, crossing: _Crossing, result: outcome.Outcome[Any]) -> None:
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._wake, crossing, result)

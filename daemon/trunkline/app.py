@@ -102,16 +102,16 @@ class _Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._serve, ready)
             nursery.start_soon(self._write_on, on_update)
+            nursery.start_soon(self._cut_when_stopping)
             for following, link in self._follow:
                 nursery.start_soon(self._adopt, following, link)
                 nursery.start_soon(link.run)
 
     async def close(self) -> None:
         """Write what is known, within STOP_S; what PostgreSQL does not take by then waits in the spool."""
-        with trio.move_on_after(STOP_S) as limit:
-            await self._write()
-        if limit.cancelled_caught:
-            log.warning("daemon.stopped_writing", spooled=self._sink.depth, todo="they are written at the next start")
+        await self._write()
+        if self._sink.depth:
+            log.warning("daemon.calls_left", spooled=self._sink.depth, todo="nothing: the next start writes them")
         await self._aio.call(self._pools.close)
 
     def _following(self, pbx: Pbx) -> tuple[Following, Link]:
@@ -133,6 +133,13 @@ class _Daemon:
             await trio.sleep(WRITE_EVERY_S)
             if updates := await self._write():
                 on_update(updates)
+
+    async def _cut_when_stopping(self) -> None:
+        """A server that hangs answers no cancellation either: STOP_S after we began to stop, it is hung up on."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._aio.later(STOP_S, self._pools.cut)
 
     async def _write(self) -> list[CallUpdate]:
         """Hand over what has changed; return it."""
@@ -258,8 +265,12 @@ class _Pools:
         await self._writing.execute(INSERT_ACCOUNT, self._account)
 
     async def close(self) -> None:
-        """Close everything. A connection that hangs is cut."""
+        """Close everything."""
         await self.sink.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Hang up on PostgreSQL; what waits for it fails at once."""
         for pool in (self._writing, self.reading):
             pool.terminate()
 

@@ -1,10 +1,12 @@
 """The daemon as a whole, against a scripted AMI and a real PostgreSQL, when one of them is not as it should be."""
 
 import json
+import os
+import signal
 import socket
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,35 @@ async def stored(url: str) -> list[dict[str, Any]]:
     return calls
 
 
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+async def until_counted(ran: Ran, sample: str) -> None:
+    """Until the metrics have it."""
+    while sample not in await trio.to_thread.run_sync(get, f"{ran.url}/metrics"):  # noqa: ASYNC110
+        await trio.sleep(0.02)
+
+
+async def until_ended(url: str, external_id: str, *, of: int) -> None:
+    """Until there are so many calls, and this one has ended."""
+    while True:
+        calls = await calls_in(url)
+        if len(calls) == of and any(call["ended_at"] for call in calls if call["external_id"] == external_id):
+            return
+        await trio.sleep(0.05)
+
+
+def signal_all(server: Postgres, number: signal.Signals) -> None:
+    """Signal the server and each of its backends, which are in sessions of their own."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    for pid in (server.pid, *map(int, children)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def hangup(number: int) -> bytes:
     return event("Hangup", *channel_lines(number, "Cause: 16", "Cause-txt: Normal Clearing"))
 
@@ -172,15 +203,11 @@ async def test_a_database_url_that_asyncpg_refuses_is_named(tmp_path: Path) -> N
 
 @pytest.mark.trio
 async def test_the_api_serves_before_the_first_call(database_url: str, tmp_path: Path) -> None:
-    def get(url: str) -> Any:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return json.load(answer)
-
     with within(20):
         async with pbx() as peer, running(settings(peer, database_url, tmp_path)) as ran:
             await until_followed(peer)
             answer = await trio.to_thread.run_sync(get, f"{ran.url}/api/v1/calls")
-            assert answer == {"items": [], "nextCursor": None}
+            assert json.loads(answer) == {"items": [], "nextCursor": None}
 
 
 @pytest.mark.trio
@@ -260,6 +287,37 @@ async def test_a_call_outlives_the_daemon_and_the_database(tmp_path: Path, monke
             await trio.to_thread.run_sync(server.stop)
     assert after["id"] == before["id"]
     assert after["ended_at"] is not None
+
+
+@pytest.mark.trio
+async def test_a_database_that_hangs_does_not_keep_the_daemon_from_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "STOP_S", 0.5)
+    server = Postgres(tmp_path / "postgres", durable=False)
+    with within(60):
+        await trio.to_thread.run_sync(server.start)
+        try:
+            url = await trio.to_thread.run_sync(server.create_database, "trunkline")
+            await trio.to_thread.run_sync(upgrade, url)
+            async with pbx() as peer:
+                async with running(settings(peer, url, tmp_path / "spool")) as ran:
+                    await until_followed(peer)
+                    await peer.conversations[0].send(newchannel(1))
+                    await ran.happened("call.ringing")
+                    signal_all(server, signal.SIGSTOP)
+                    await peer.conversations[0].send(hangup(1) + newchannel(2))
+                    await until_counted(ran, 'kind="Hangup"')
+                    stopping = trio.current_time()
+                assert trio.current_time() - stopping < 3
+                signal_all(server, signal.SIGCONT)
+                peer.channels = [2]
+                async with running(settings(peer, url, tmp_path / "spool")):
+                    await until_followed(peer, 2)
+                    await until_ended(url, "pbx1-1795347145.1", of=2)
+        finally:
+            signal_all(server, signal.SIGCONT)
+            await trio.to_thread.run_sync(server.stop)
 
 
 @pytest.mark.trio

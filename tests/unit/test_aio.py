@@ -226,3 +226,15 @@ async def test_asyncio_can_tell_trio() -> None:
         await thread.call(work)
         await told.wait()
     assert where == [f"heard in {threading.current_thread().name}"]
+
+
+@pytest.mark.trio
+async def test_something_can_be_done_later_over_there_unless_it_closes_before() -> None:
+    done = trio.Event()
+    late: list[str] = []
+    async with open_asyncio_thread() as thread:
+        thread.later(3600, lambda: late.append("an hour later"))
+        thread.later(0.01, lambda: thread.tell(done.set))
+        await done.wait()
+    thread.later(0, lambda: late.append("after the end"))
+    assert late == []
