@@ -50,17 +50,20 @@ async def sink(database_url: str, tmp_path: Path) -> AsyncIterator[CallSink]:
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Postgres]:
-    """A server that may be stopped, and keeps what it has committed."""
-    with Postgres(durable=True) as server:
+    """A server that may be stopped, with a migrated database `calls` that keeps what it has committed."""
+    with Postgres(durable=False) as server:
+        url = server.create_database("calls")
+        # A crash of the server is no crash of the machine: what is committed must be with the kernel, not on the disk.
+        server.execute("ALTER DATABASE calls SET synchronous_commit = on")
+        upgrade(url)
         yield server
 
 
 @pytest.fixture
 def own_url(own_server: Postgres) -> str:
-    """A migrated database on it."""
-    url = own_server.create_database(f"test_{uuid4().hex}")
-    upgrade(url)
-    return url
+    """The URL of that database, emptied."""
+    own_server.execute("TRUNCATE account CASCADE", database="calls")
+    return own_server.url("calls")
 
 
 async def until(condition: Callable[[], bool]) -> None:

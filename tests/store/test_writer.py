@@ -391,6 +391,16 @@ async def test_a_merge_folds_the_other_row_in(writer: CallWriter, pool: Pool) ->
 
 
 @pytest.mark.asyncio
+async def test_a_recording_that_both_calls_know_is_kept_once(writer: CallWriter, pool: Pool) -> None:
+    file = RecordingRef(path="/r/both.wav", channel_id=B, started_at=START)
+    await writer.write([ringing(A, recordings=[file]), ringing(B, recordings=[file])])
+    kept = (await stored(pool, A)).recording_id
+    assert (await writer.write([merging(recordings=[file])])).refused == ()
+    rows = await pool.fetch("SELECT id::text, call_id::text FROM call_recording")
+    assert [tuple(row) for row in rows] == [(kept, (await stored(pool, A)).id)]
+
+
+@pytest.mark.asyncio
 async def test_a_late_write_of_a_folded_call_stays_folded(writer: CallWriter, pool: Pool) -> None:
     await writer.write([ringing(A), ringing(B)])
     await writer.write([merging()])
