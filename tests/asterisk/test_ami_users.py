@@ -1,6 +1,9 @@
 """manager.conf: each login can do its work and nothing else, and the daemon's hears all it needs and little more."""
 
+import base64
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +82,21 @@ def test_control_controls_calls_and_queues_only(login: Tap) -> None:
         fields = f"Channel: Local/1002@agents\r\nApplication: {application}\r\nData: touch /tmp/x\r\n"
         assert b"Error" in login.ask("Originate", fields), application
     assert b"Event: " not in login.raw
+
+
+def test_ari_asks_for_its_secret(pbx: Asterisk) -> None:
+    def ping(secret: str) -> int:
+        credentials = base64.b64encode(f"trunkline:{secret}".encode()).decode()
+        request = urllib.request.Request(f"http://{pbx.host}:{pbx.http_port}/ari/asterisk/ping")
+        request.add_header("Authorization", f"Basic {credentials}")
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code
+
+    assert (ping(pbx.secrets.ari), ping("trunkline"), ping("")) == (200, 401, 401)
 
 
 def test_nobody_reads_the_class_security() -> None:

@@ -153,7 +153,7 @@ def test_packages_that_were_tampered_with_are_not_unpacked(dist: Path, tmp_path:
     debs.mkdir()
     (debs / "asterisk_22_amd64.deb").write_bytes(b"not what was fetched")
     (debs / "packages.lock").write_text(f"{'0' * 64}  asterisk_22_amd64.deb\n")
-    environment = os.environ | {"DEBS": str(debs), "MIRROR": "http://127.0.0.1:9", "SUITE": "sid", "FULL": "1"}
+    environment = os.environ | {"DEBS": str(debs), "MIRROR": f"file://{tmp_path}", "SUITE": "sid", "FULL": "1"}
     said: list[str] = []
     with pytest.raises(ProvisionError, match="no Asterisk could be installed"):
         provision(tmp_path / "asterisk", say=said.append, environment=environment)

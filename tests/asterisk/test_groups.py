@@ -73,6 +73,18 @@ def test_the_queue_gives_up_on_the_caller(stage: Stage) -> None:
     )
 
 
+def test_agents_come_and_go_by_feature_code(stage: Stage) -> None:
+    phone = stage.agent("1004")
+    for code, event, paused in (
+        ("*50", "QueueMemberAdded", "0"),
+        ("*52", "QueueMemberPause", "1"),
+        ("*53", "QueueMemberPause", "0"),
+        ("*51", "QueueMemberRemoved", "0"),
+    ):
+        phone.call(code).wait_end()
+        stage.tap.event(event, stage.mark, Interface="PJSIP/1004", Paused=paused, Queue="support")
+
+
 def test_a_group_rings_and_one_answers(stage: Stage) -> None:
     phones = [stage.agent(number) for number in ("1001", "1002", "1003")]
     customer = stage.dial("0300")
@@ -160,7 +172,7 @@ def test_a_conference_of_a_guest_and_two_of_us(stage: Stage) -> None:
         last_party=record.last_party,
         conference="company",
         participants=[stage.caller, "1001", "1002"],
-        digits=record.digits,
+        digits=None,  # the PIN is a secret
         aliases=len(record.aliases),
     )
     assert record.answered_by == "1001"

@@ -39,6 +39,17 @@ def test_a_colleague(stage: Stage) -> None:
     assert record.from_e164 is None
 
 
+def test_a_mailbox_pin_is_not_kept(stage: Stage) -> None:
+    call = stage.agent("1001").call("*97").wait_answer()
+    talk()
+    call.press(stage.pbx.secrets.pins["1001"] + "#")
+    talk()
+    call.hangup()
+    record = newest(stage, "*97")
+    assert record.digits is None
+    assert (record.direction, record.from_) == (Direction.INTERNAL, "1001")
+
+
 def test_out_by_the_trunk(stage: Stage) -> None:
     call = stage.agent("1003").call(stage.caller)
     outside = stage.carrier.wait_call()

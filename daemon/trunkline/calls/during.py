@@ -118,13 +118,17 @@ def unhold(live: Live, f: Fields, at: float) -> None:
 
 # ---- digits
 
+_ASKS_FOR_A_PIN = frozenset({"ConfBridge", "VoiceMailMain", "Authenticate"})
+
 
 def dtmf_end(live: Live, f: Fields, at: float) -> None:
-    """A digit of the caller, while no human hears it. Two people's digits may be a card number: never kept."""
+    """A digit of the caller, while no human hears it. Two people's may be a card number: never kept; nor is a PIN."""
     ch = live.channel(f, at)
     if ch is None or f.get("Direction") != "Received" or ch is not ch.call.starter or at <= ch.digit_at:
         return
     ch.digit_at = at
+    if ch.application in _ASKS_FOR_A_PIN:
+        return
     if ch.call.answered_at is None and not live.humans_with(ch) and len(ch.call.digits) < 64:
         ch.call.digits += f.get("Digit", "")[:1]
         live.mark(ch.call)

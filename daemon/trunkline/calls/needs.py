@@ -20,7 +20,7 @@ _VARIABLES = (
     *(f"DIALSTATUS\r\nValue: {first}" for first in "BCN"),  # BUSY, CHANUNAVAIL, CONGESTION, CANCEL, NOANSWER
     "STASISSTATUS\r\nValue: F",  # FAILED
 )
-_APPLICATIONS = ("VoiceMail", "Queue", "Stasis", "ConfBridge", "Read", "MixMonitor")
+_APPLICATIONS = ("VoiceMail", "Queue", "Stasis", "ConfBridge", "Read", "MixMonitor", "Authenticate")
 
 NEEDED: dict[str, tuple[str, tuple[str, ...]] | None] = {
     **dict.fromkeys(_EVERY.split()),
