@@ -34,20 +34,15 @@ TO = f"CASE direction WHEN 'inbound' THEN {said('to', 'toNumber', 'to_number', '
 CALLS = f"""
 todo AS (
     SELECT id, {FROM} AS from_number, {TO} AS to_number FROM page
-    WHERE from_number IS NULL OR to_number IS NULL
+    WHERE from_number IS NULL OR to_number IS NULL OR created_at IS NULL
 ),
 done AS (
     UPDATE call SET
         from_number = todo.from_number, from_e164 = {e164("todo.from_number")},
-        to_number = todo.to_number, to_e164 = {e164("todo.to_number")}
+        to_number = todo.to_number, to_e164 = {e164("todo.to_number")},
+        created_at = coalesce(call.created_at, call.started_at)
     FROM todo WHERE call.id = todo.id
     RETURNING CASE call.direction WHEN 'inbound' THEN call.to_number ELSE call.from_number END = '' AS half
-)
-"""
-CALL_AGES = """
-done AS (
-    UPDATE call SET created_at = call.started_at FROM page WHERE call.id = page.id AND call.created_at IS NULL
-    RETURNING 1
 )
 """
 
@@ -187,7 +182,6 @@ def backfill(live: Online) -> dict[str, int]:
     live.ddl(INTEGRATIONS)
     calls = live.batches("call", CALLS, counts={"n": DONE, "half": "SELECT count(*) FROM done WHERE half"})
     figures |= {"calls": calls["n"], "calls_without_other_side": calls["half"]}
-    live.batches("call", CALL_AGES, counts={"n": DONE})
     figures["media_files"] = live.batches("media_file", MEDIA_FILES, counts={"n": DONE})["n"]
     messages = live.batches(
         "message", MESSAGES, counts={"n": "SELECT count(*) FROM linked", "clones": "SELECT count(*) FROM cloned"}

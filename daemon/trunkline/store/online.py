@@ -20,6 +20,7 @@ LOCK_TIMEOUT_S: Final = 1
 _TRIES: Final = 120
 _PAUSE_S: Final = 0.25
 _TRY_AGAIN: Final = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
+_WHOLE_TABLE: Final = ("enable_hashjoin", "enable_mergejoin", "enable_seqscan")
 _FIRST: Final = UUID(int=0)
 
 
@@ -87,12 +88,18 @@ class Online:
             f"WITH page AS (SELECT * FROM {table} WHERE id > $1 ORDER BY id LIMIT {size}), {body} "
             f"SELECT (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last, {figures}"
         )
+        # A page is met by key. The planner, which sees a table without statistics or a page of guessed size, may rather
+        # read the whole table for each page.
+        for way in _WHOLE_TABLE:
+            self._run(f"SET {way} = off")
         total: Counter[str] = Counter()
         last: UUID | None = _FIRST
         while last is not None:
             row = self._patient(statement, last)
             last = row.last
             total.update({name: getattr(row, name) for name in counts})
+        for way in _WHOLE_TABLE:
+            self._run(f"RESET {way}")
         return total
 
     def exists(self, relation: str) -> bool:
