@@ -265,8 +265,21 @@ async def test_a_silent_pbx_that_answers_pings_is_kept(autojump_clock: CLOCK) ->
         (160, ("2026-11-22", "14:40:18"), False),
         (161, ("2026-11-22", "15:40:18"), False),
         (3760, ("2026-11-22", "14:40:18"), False),
+        (158, ("2026-11-22", "14:40:20"), True),
+        (0, ("2026-11-22", "15:40:18"), True),
+        (3, ("", ""), True),
+        (160, ("", ""), False),
     ],
-    ids=["restart", "the same run", "daylight saving time", "the PBX's clock was put forward"],
+    ids=[
+        "restart",
+        "the same run",
+        "daylight saving time",
+        "the PBX's clock was put forward",
+        "two boots in two seconds",
+        "restart a quarter of an hour later, to the second",
+        "restart, no CoreStatus",
+        "the same run, no CoreStatus",
+    ],
 )
 async def test_uptime_tells_a_restart(
     uptime_s: int, started: tuple[str, str], restarted: bool, autojump_clock: CLOCK

@@ -26,10 +26,11 @@ from trunkline.asterisk.findings import (
     check_write_timeout,
 )
 from trunkline.asterisk.session import LinkError, clock, new_action_id
-from trunkline.asterisk.wire import Wire, open_wire
+from trunkline.asterisk.wire import Patience, Wire, open_wire
 
 LISTEN_S = 3.0
 _ANSWER_S = 10.0
+_PATIENCE = Patience(fully_booted=2.0)  # a login without the class system never hears of it
 
 
 class _Ear:
@@ -70,7 +71,7 @@ async def examine(
     """Log in as `settings` say and look around. needed: is this VarSet or Newexten one that the tracker reads?"""
     ear = _Ear(needed)
     try:
-        async with open_wire(settings, ear, events="on") as wire:
+        async with open_wire(settings, ear, events="on", patience=_PATIENCE) as wire:
             return await _examine(wire, ear, settings, role, trunks, listen_s, now)
     except LinkError as error:
         return [Finding(Level.ERROR, str(error.reason), error.detail, error.todo)]
@@ -123,7 +124,7 @@ async def _own_section(wire: Wire, user: str) -> dict[str, list[str]]:
 
 async def _log_in_beside(settings: LinkSettings) -> None:
     """A second login, for its SuccessfulAuth: it shows whether the first one reads the class `security`."""
-    async with open_wire(settings, lambda frame: None, events="system"):
+    async with open_wire(settings, lambda frame: None, events="system", patience=_PATIENCE):
         pass
 
 

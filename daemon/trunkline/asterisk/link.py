@@ -16,6 +16,7 @@ The link awaits nothing of the consumer, so nothing downstream can slow its read
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NoReturn, Protocol
 
 import structlog
@@ -38,7 +39,7 @@ MAX_BUFFERED = 50_000  # events kept during a resync: 5,000/s for 10 s, about 12
 MISFITS = 20  # so many, and nothing believed between: the PBX was told otherwise. No caller can write so many at once
 RESYNC_GAP_S = 5.0  # between two resyncs; doubles while each is followed by a reason for another
 RESYNC_GAP_CAP_S = 300.0
-_SAME_BOOT_S = 1.6  # Uptime is whole seconds, cut off
+_SAME_BOOT_S = 3.0  # Uptime is whole seconds, cut off, and read a little later
 _OWN_FIELDS = frozenset(("Timestamp", "SystemName", "ActionID", "Uniqueid", "Uptime"))
 _OWN_KINDS: dict[str, None] = dict.fromkeys([*LIST_KINDS, "FullyBooted", "Shutdown"])
 
@@ -273,19 +274,20 @@ class Link:
             self._on_frame(frame)
 
     def _restarted(self, pbx: Pbx) -> bool:
-        """Was Asterisk started anew since the last session? Uptime tells; CoreStatus' start time must not contradict.
+        """Was Asterisk started anew since the last session? CoreStatus' start time tells, or else Uptime.
 
-        Two witnesses, because a corrected clock changes the one and daylight saving time the other.
+        Two witnesses, because daylight saving time moves the first one (by whole quarters of an hour), and a corrected
+        clock the second.
         """
         started, booted = self._boot
         now_booted = None if pbx.uptime_s is None else trio.current_time() - pbx.uptime_s
         self._boot = (pbx.started or started, booted if now_booted is None else now_booted)
-        other_start = None if started is None or pbx.started is None else started != pbx.started
-        if booted is None or now_booted is None:
-            return bool(other_start)
-        if other_start is None:
-            return abs(now_booted - booted) > 2 * _SAME_BOOT_S
-        return other_start and abs(now_booted - booted) > _SAME_BOOT_S
+        if started is not None and pbx.started is not None:
+            if started == pbx.started:
+                return False
+            if not _zone_moved(started, pbx.started):
+                return True
+        return booted is not None and now_booted is not None and abs(now_booted - booted) > _SAME_BOOT_S
 
     async def _resynchronise(self, wire: Wire) -> bool:
         """Ask the lists, while events are buffered, and hand both over; False when the answers did not come."""
@@ -395,6 +397,15 @@ class Link:
             )  # fmt: skip
         self.request_resync("forged_event")
         return event
+
+
+def _zone_moved(started: str, now_started: str) -> bool:
+    """May these be the same moment in two time zones?"""
+    try:
+        moved = datetime.fromisoformat(now_started) - datetime.fromisoformat(started)
+    except ValueError:
+        return False
+    return moved.total_seconds() % 900 == 0
 
 
 def _added(some: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

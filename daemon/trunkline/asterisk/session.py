@@ -189,7 +189,7 @@ class Session:
         pbx.systemname = said.get("SystemName", pbx.systemname)
         pbx.version = said.get("AsteriskVersion", pbx.version)
         if "CoreStartupTime" in said:
-            pbx.started = f"{said.get('CoreStartupDate', '')} {said['CoreStartupTime']}".strip()
+            pbx.started = f"{said.get('CoreStartupDate', '')} {said['CoreStartupTime']}".strip() or None
         pbx.clock = clock(frame) or pbx.clock
         self._learning -= 1
         if not self._learning:
