@@ -1,14 +1,17 @@
-"""Calls for the tests of the store: a plain inbound one, and what may differ."""
+"""Calls for the tests of the store: a plain inbound one, what may differ, and how it is read back."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trunkline.calls.record import CallRecord, CallUpdate, Direction, Leg, Role, Status
+from trunkline.store.pool import Pool
+from trunkline.store.rows import LEG_COLUMNS, record_of_row
 
+A = "pbx1-1767225600.1"
 START = datetime(2026, 3, 4, 9, 30, tzinfo=UTC)
 
 
-def record(external_id: str = "pbx1-1767225600.1", revision: int = 1, **fields: Any) -> CallRecord:
+def record(external_id: str = A, revision: int = 1, **fields: Any) -> CallRecord:
     """An inbound call of +15551234567 to +442070001001 that rings, unless `fields` say otherwise."""
     plain: dict[str, Any] = {
         "pbx": "pbx1",
@@ -33,11 +36,11 @@ def leg(channel_id: str, **fields: Any) -> Leg:
     return Leg(channel_id=channel_id, **plain | fields)
 
 
-def ringing(external_id: str = "pbx1-1767225600.1", revision: int = 1, **fields: Any) -> CallUpdate:
+def ringing(external_id: str = A, revision: int = 1, **fields: Any) -> CallUpdate:
     return CallUpdate(record(external_id, revision, **fields), ("call.ringing",))
 
 
-def answered(external_id: str = "pbx1-1767225600.1", revision: int = 2, **fields: Any) -> CallUpdate:
+def answered(external_id: str = A, revision: int = 2, **fields: Any) -> CallUpdate:
     talking = {
         "status": Status.IN_PROGRESS,
         "answered_at": START + timedelta(seconds=5),
@@ -51,7 +54,7 @@ def answered(external_id: str = "pbx1-1767225600.1", revision: int = 2, **fields
     return CallUpdate(record(external_id, revision, **talking | fields), ("call.answered",))
 
 
-def ended(external_id: str = "pbx1-1767225600.1", revision: int = 3, **fields: Any) -> CallUpdate:
+def ended(external_id: str = A, revision: int = 3, **fields: Any) -> CallUpdate:
     over = {
         "status": Status.COMPLETED,
         "answered_at": START + timedelta(seconds=5),
@@ -59,3 +62,14 @@ def ended(external_id: str = "pbx1-1767225600.1", revision: int = 3, **fields: A
         "duration": 65,
     }
     return CallUpdate(record(external_id, revision, **over | fields), ("call.ended",))
+
+
+async def stored(pool: Pool, external_id: str = A) -> CallRecord:
+    """The Call of a row, read back by the mapping that the API uses."""
+    row = await pool.fetchrow("SELECT * FROM call WHERE external_id = $1", external_id)
+    assert row is not None
+    legs = await pool.fetch(
+        f"SELECT {', '.join(LEG_COLUMNS)} FROM call_leg WHERE call_id = $1 ORDER BY position", row["id"]
+    )
+    aliases = await pool.fetch("SELECT external_id FROM call_alias WHERE call_id = $1 ORDER BY 1", row["id"])
+    return record_of_row(row, legs=legs, aliases=[alias["external_id"] for alias in aliases])

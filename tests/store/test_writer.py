@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from calls import START, answered, ended, leg, record, ringing
+from calls import START, A, answered, ended, leg, record, ringing, stored
 
 from trunkline.calls.record import (
     CallRecord,
@@ -31,22 +31,9 @@ from trunkline.inbox.telephony import upsert_conversations
 from trunkline.store.change import Change, Happening
 from trunkline.store.live import select_live_calls
 from trunkline.store.pool import Pool
-from trunkline.store.rows import LEG_COLUMNS, record_of_row
 from trunkline.store.writer import BATCH, CallWriter
 
-A = "pbx1-1767225600.1"
 B = "pbx1-1767225600.7"
-
-
-async def stored(pool: Pool, external_id: str = A) -> CallRecord:
-    """The Call of a row, read back by the mapping that the API uses."""
-    row = await pool.fetchrow("SELECT * FROM call WHERE external_id = $1", external_id)
-    assert row is not None
-    legs = await pool.fetch(
-        f"SELECT {', '.join(LEG_COLUMNS)} FROM call_leg WHERE call_id = $1 ORDER BY position", row["id"]
-    )
-    aliases = await pool.fetch("SELECT external_id FROM call_alias WHERE call_id = $1 ORDER BY 1", row["id"])
-    return record_of_row(row, legs=legs, aliases=[alias["external_id"] for alias in aliases])
 
 
 async def events(pool: Pool) -> list[tuple[int, str, str]]:
