@@ -18,6 +18,7 @@ from stage import Tap, until
 from trunkline.embedded.asterisk import Asterisk, AsteriskError
 from trunkline.embedded.demo import play_demo_call
 from trunkline.embedded.phone import Phone
+from trunkline.embedded.ports import BLOCK, NoPorts
 from trunkline.embedded.provision import ProvisionError, default_directory, provision
 from trunkline.embedded.rtp import NotLoopback
 
@@ -114,6 +115,17 @@ def test_the_demo_call(dist: Path, tmp_path: Path) -> None:
         assert tap.raw.count(b"\r\nDialStatus: ANSWER\r\n") == 2
         tap.close()
     assert len(said) == 8
+
+
+def test_stopped_and_started_again_at_the_same_ports(dist: Path, tmp_path: Path) -> None:
+    pbx = Asterisk(dist, tmp_path)
+    first = (pbx.start().ami_port, pbx.systemname, pbx.secrets)
+    pbx.stop()
+    with pbx:
+        assert (pbx.ami_port, pbx.systemname, pbx.secrets) == first
+    pbx.stop()
+    with socket.create_server((pbx.host, pbx.base + BLOCK - 1)), pytest.raises(NoPorts, match=str(pbx.base)):
+        pbx.start()
 
 
 def test_a_phone_speaks_to_nobody_outside() -> None:

@@ -88,7 +88,9 @@ class Asterisk:
         return self._running().pid
 
     def start(self, timeout_s: float = 30) -> Self:
-        """Write the configuration, start, and return when it is fully booted. Raises AsteriskError."""
+        """Write the configuration, start, and return when it is fully booted. Raises AsteriskError, NoPorts."""
+        if self._block is not None:
+            self._block.hold()
         self._write_configuration()
         self._child = Child(
             [str(self.dist / "bin" / "asterisk"), "-f", "-C", str(self.home / "etc" / "asterisk.conf")],
@@ -114,7 +116,7 @@ class Asterisk:
             time.sleep(_POLL_S)
 
     def stop(self, timeout_s: float = 10) -> None:
-        """SIGTERM, then SIGKILL; nothing is left behind. Free to call twice."""
+        """SIGTERM, then SIGKILL; nothing is left behind, the ports are free. May be called twice, or before start()."""
         if self._child is not None:
             self._child.send(signal.SIGTERM)
             if not self._child.wait(timeout_s):

@@ -22,14 +22,24 @@ class NoPorts(RuntimeError):
 class PortBlock:
     """`BLOCK` ports from `base`; the last one is the lock."""
 
-    def __init__(self, base: int, lock: socket.socket) -> None:
+    def __init__(self, base: int, host: str, lock: socket.socket) -> None:
         """Use `claim`."""
         self.base = base
-        self._lock = lock
+        self._host = host
+        self._lock: socket.socket | None = lock
 
     def release(self) -> None:
         """Let others have it."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def hold(self) -> None:
+        """Have it again after release(). Raises NoPorts when somebody else has it now."""
+        if self._lock is None:
+            self._lock = _bound(socket.SOCK_STREAM, self._host, self.base + BLOCK - 1)
+            if self._lock is None:
+                raise NoPorts(f"the ports from {self.base} on {self._host} were taken by another program meanwhile")
 
 
 def claim(used: Iterable[int], host: str = "127.0.0.1") -> PortBlock:
@@ -42,7 +52,7 @@ def claim(used: Iterable[int], host: str = "127.0.0.1") -> PortBlock:
         if lock is None:
             continue
         if all(_free(host, base + offset) for offset in offsets):
-            return PortBlock(base, lock)
+            return PortBlock(base, host, lock)
         lock.close()
     raise NoPorts(f"no block of {BLOCK} free ports between {_FIRST} and {_LAST} on {host}: are many PBXs left running?")
 
