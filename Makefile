@@ -40,6 +40,7 @@ bench: $(SYNCED)  ## the figures in the README, beside the peers'
 	@status=0; for figures in bench/*.py; do echo "== $$figures"; $(BIN)/python $$figures || status=1; done; exit $$status
 
 clean:  ## remove .venv, .trunkline and caches
+	rm -rf "$$(readlink .trunkline/postgres/elsewhere || echo .trunkline)"
 	rm -rf .venv .trunkline .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -232,7 +232,7 @@ async def test_a_database_that_is_down_at_the_start_loses_no_call(tmp_path: Path
             assert len(calls) == 1
             assert calls[0]["ended_at"] is not None
         finally:
-            await trio.to_thread.run_sync(server.stop)
+            await trio.to_thread.run_sync(server.remove)
 
 
 @pytest.mark.trio
@@ -284,7 +284,7 @@ async def test_a_call_outlives_the_daemon_and_the_database(tmp_path: Path, monke
                     await ran.happened("call.ended")
                     (after,) = await calls_in(url)
         finally:
-            await trio.to_thread.run_sync(server.stop)
+            await trio.to_thread.run_sync(server.remove)
     assert after["id"] == before["id"]
     assert after["ended_at"] is not None
 
