@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -197,3 +198,12 @@ def test_an_empty_line_too_many_costs_no_event():
         "FullyBooted",
         "Hangup",
     ]
+
+
+def test_every_packet_is_counted_once():
+    for name in ("a_inbound_caller_hangs_up", "q_callerid_forged_event", "r_status_in_calls"):
+        data = (Path(__file__).parents[1] / "replay" / "captures" / name / "ami.raw").read_bytes()
+        decoder = Decoder(wanted=NEEDED, fields=FIELDS)
+        for i in range(0, len(data), 1000):
+            decoder.feed(data[i : i + 1000])
+        assert decoder.decoded + sum(decoder.skipped.values()) + decoder.bad.get("headless", 0) == data.count(b"\r\n\r\n")

@@ -27,7 +27,7 @@ Wanted = Mapping[str, tuple[str, tuple[str, ...]] | None]
 class _Head:
     """The beginning of a block, `Event: KIND\\r\\nPrivilege: `, and what is done with blocks that begin so."""
 
-    __slots__ = ("kind", "layouts", "line", "only", "seen", "shapes", "skip")
+    __slots__ = ("initials", "kind", "layouts", "line", "only", "seen", "shapes", "skip")
 
     def __init__(self, kind: str, rule: tuple[str, tuple[str, ...]] | None, skip: bool) -> None:
         self.kind = kind
@@ -37,6 +37,7 @@ class _Head:
         if rule is not None:
             self.only = tuple(f"\r\n{rule[0]}: {value}".encode() for value in rule[1])
             self.line = f"\r\n{rule[0]}: ".encode()
+            self.initials = frozenset(value[:2].encode() for value in rule[1])  # quicker than all the beginnings
         self.shapes: dict[tuple[str, ...], Shape] = {}
         self.layouts: list[tuple[Callable[[str], re.Match[str] | None], Shape, tuple[str, ...]]] = []
 
@@ -143,7 +144,7 @@ class Decoder:
             head = known(block[:_HEAD]) or self._head(block)
             if head is None and block.startswith(b"\r\n"):  # FullyBooted may end with one line more
                 block = block.lstrip(b"\r\n")
-                head = self._head(block)
+                head = known(block[:_HEAD]) or self._head(block)
             if head is None:
                 self._odd(block, frames, last if belongs else None)
                 last = block if block.startswith((b"Event: ", b"Response: ")) else last
@@ -153,11 +154,13 @@ class Decoder:
                 head.seen += 1
                 belongs = False
                 continue
-            only = head.only
-            if only is not None and not block.startswith(only, block.rfind(head.line)):
-                head.seen += 1
-                belongs = False
-                continue
+            if head.only is not None:
+                at = block.rfind(head.line)
+                start = at + len(head.line)
+                if block[start : start + 2] not in head.initials or not block.startswith(head.only, at):
+                    head.seen += 1
+                    belongs = False
+                    continue
             if len(block) > self._max:
                 self._count("oversized")
                 continue
@@ -228,7 +231,9 @@ class Decoder:
         del head.layouts[_SHAPES_KEPT - 1 :]
         wanted = self._fields
         names = [key for key in shape.keys if wanted is None or key in wanted]
-        lines = [f"{re.escape(k)}: " + ("([^\r]*)" if wanted is None or k in wanted else "[^\r]*") for k in shape.keys]
+        lines = [
+            f"{re.escape(k)}: " + ("([^\r]*+)" if wanted is None or k in wanted else "[^\r]*+") for k in shape.keys
+        ]
         head.layouts.append((re.compile("\r\n".join(lines)).fullmatch, shape, tuple(names)))
 
     def _count(self, what: str) -> None:
