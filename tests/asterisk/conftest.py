@@ -9,14 +9,11 @@ from uuid import uuid4
 
 import pytest
 from daemon_process import running_daemon
-from stage import Rows, Stage, Tap
+from stage import TIMERS, Rows, Stage, Tap
 
 from trunkline.embedded.asterisk import Asterisk
 from trunkline.embedded.postgres import Postgres
 from trunkline.embedded.provision import provision
-
-# short enough not to wait for, long enough for a busy machine's phones to answer in
-TIMERS = {"ring_s": 3, "queue_s": 7, "queue_ring_s": 2, "queue_strategy": "linear", "park_s": 3}
 
 
 @pytest.fixture(scope="session")

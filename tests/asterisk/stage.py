@@ -21,6 +21,8 @@ from trunkline.embedded.demo import agent_phone, carrier_phone
 from trunkline.embedded.phone import Call, Phone
 from trunkline.store.rows import CALL_COLUMNS, LEG_COLUMNS, record_of_row
 
+# of the PBX: short enough not to wait for, long enough for a busy machine's phones to answer in
+TIMERS = {"ring_s": 3, "queue_s": 7, "queue_ring_s": 2, "queue_strategy": "linear", "park_s": 3}
 DEADLINE_S = 8.0
 _POLL_S = 0.05
 # +1 202 555 01xx is set aside for fiction

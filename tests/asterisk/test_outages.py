@@ -7,10 +7,9 @@ from uuid import uuid4
 
 import pytest
 from daemon_process import running_daemon
-from stage import DEADLINE_S, Rows, Stage, Tap, check, talk, until
+from stage import DEADLINE_S, TIMERS, Rows, Stage, Tap, check, talk, until
 from wire import Wire
 
-from conftest import TIMERS
 from trunkline.calls.record import LIVE, EndedBy, EndReason, Quality, Status
 from trunkline.embedded.asterisk import Asterisk
 from trunkline.embedded.postgres import Postgres
