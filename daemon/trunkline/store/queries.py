@@ -235,12 +235,17 @@ def _statement(
             runs = [_RUN % {"numbers": "", "limit": at_most}]
         case str() as from_, str() as to, None:
             arguments += [from_, to]
-            runs = [*_pair("from", "$7", "to", "$8", "d.direction <> 'outbound'", at_most)]
+            runs = _pair("from", "$7", "to", "$8", "d.direction <> 'outbound'", at_most)
             runs += _pair("to", "$8", "from", "$7", "d.direction = 'outbound'", at_most)
-        case from_, to, number if (from_, to, number).count(None) == 2:
-            arguments.append(from_ or to or number)
-            side = "from" if from_ else "to" if to else "number"
-            runs = [_RUN % {"numbers": f"AND {column} = $7", "limit": at_most} for column in _NUMBER_COLUMNS[side]]
+        case str() as value, None, None:
+            arguments.append(value)
+            runs = _one("from", at_most)
+        case None, str() as value, None:
+            arguments.append(value)
+            runs = _one("to", at_most)
+        case None, None, str() as value:
+            arguments.append(value)
+            runs = _one("number", at_most)
         case _:
             raise ValueError("number is either side: it goes neither with from_ nor with to")
     return _SELECT_CALLS_BY_RUNS % {"runs": " UNION ALL ".join(runs), "limit": at_most}, arguments
@@ -248,6 +253,10 @@ def _statement(
 
 def _by_time(narrow: CallFilter) -> CallFilter:
     return CallFilter(since=narrow.since, until=narrow.until)
+
+
+def _one(side: str, limit: int) -> list[str]:
+    return [_RUN % {"numbers": f"AND {column} = $7", "limit": limit} for column in _NUMBER_COLUMNS[side]]
 
 
 def _pair(side: str, place: str, other: str, other_place: str, directions: str, limit: int) -> list[str]:
