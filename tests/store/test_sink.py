@@ -28,12 +28,10 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # on port 1 nobody answers
 
 
 @asynccontextmanager
-async def opened(url: str, directory: Path, *, deadline_s: float = 5) -> AsyncIterator[CallSink]:
+async def opened(url: str, directory: Path) -> AsyncIterator[CallSink]:
     """A sink as the daemon makes it, but that it tries again sooner."""
     pool = await open_pool(url)
-    writer = CallWriter(
-        pool, "main", leads=select_leads_by_number, conversations=upsert_conversations, deadline_s=deadline_s
-    )
+    writer = CallWriter(pool, "main", leads=select_leads_by_number, conversations=upsert_conversations)
     sink = CallSink(writer, Spool(directory), first_wait_s=0.01)
     try:
         yield sink
@@ -199,13 +197,16 @@ async def test_a_server_that_turns_read_only_and_back(own_server: Postgres, own_
 async def test_a_server_that_hangs_counts_as_away(database_url: str, tmp_path: Path) -> None:
     blocker = await asyncpg.connect(database_url)
     try:
-        async with opened(database_url, tmp_path, deadline_s=0.5) as sink:
+        async with opened(database_url, tmp_path) as sink:
             await sink.write([ringing("a")])
+            sink._writer._deadline_s = 0.5
             transaction = blocker.transaction()
             await transaction.start()
             await blocker.execute("LOCK TABLE call IN ACCESS EXCLUSIVE MODE")
-            await asyncio.wait_for(sink.write([answered("a")]), DEADLINE_S)
+            with capture_logs() as logs:
+                await asyncio.wait_for(sink.write([answered("a")]), DEADLINE_S)
             assert (sink.depth, sink.away) == (1, True)
+            assert [line["error"] for line in logs] == ["TimeoutError: a write was not done within 0.5 s"]
             await sink.write([ended("a")])
             await transaction.rollback()
             await until(lambda: sink.depth == 0)

@@ -36,5 +36,6 @@ def advice(error: Exception) -> str:
 
 def summary(error: Exception) -> str:
     """An error in one line, without the DETAIL that PostgreSQL adds: it quotes the row."""
-    text = str(error.args[0]) if error.args else ""
-    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no further word'}"
+    lines = (str(error) if isinstance(error, OSError) else str(next(iter(error.args), ""))).splitlines()
+    silent = "no answer in time" if isinstance(error, TimeoutError) else "no further word"
+    return f"{type(error).__name__}: {lines[0][:200] if lines else silent}"

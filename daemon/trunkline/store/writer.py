@@ -143,10 +143,15 @@ class CallWriter:
     async def _transaction(self, batch: Sequence[_Ready]) -> WriteResult:
         async with self.pool.acquire(timeout=self._deadline_s) as connection:
             # A server that hangs is left by cutting the connection: asking it to cancel would wait for it, too.
-            deadline = asyncio.get_running_loop().call_later(self._deadline_s, connection.terminate)
+            loop = asyncio.get_running_loop()
+            deadline = loop.call_later(self._deadline_s, connection.terminate)
             try:
                 async with connection.transaction(isolation="read_committed"):
                     return await self._write_batch(connection, batch)
+            except Exception as error:
+                if loop.time() < deadline.when() or not of_the_server(error):
+                    raise
+                raise TimeoutError(f"a write was not done within {self._deadline_s:g} s") from error
             finally:
                 deadline.cancel()
 
