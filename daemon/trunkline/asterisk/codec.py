@@ -209,12 +209,14 @@ class Decoder:
             text = block.decode()
         except UnicodeDecodeError:
             text = block.decode("utf-8", "replace")
-        for n, (match, shape, names) in enumerate(head.layouts):
-            found = match(text)
+        layouts = head.layouts
+        for layout in layouts:
+            found = layout[0](text)
             if found is not None:
-                if n:  # the usual ones come to the front
-                    head.layouts[n], head.layouts[n - 1] = head.layouts[n - 1], head.layouts[n]
-                return _new(Frame, (head.kind, dict(zip(names, found.groups())), shape, (), ""))  # noqa: B905
+                if layout is not layouts[0]:  # the usual ones come to the front
+                    layouts.remove(layout)
+                    layouts.insert(0, layout)
+                return _new(Frame, (head.kind, dict(zip(layout[2], found.groups())), layout[1], (), ""))  # noqa: B905
         frame = _decode_lines(text, head)
         if frame.shape is None:
             return frame

@@ -12,6 +12,21 @@ from trunkline.calls.record import Quality, Role
 
 Fields = dict[str, str]
 
+_PREFIXES = (
+    "",
+    "Dest",
+    "Transferer",
+    "Transferee",
+    "OrigTransferer",
+    "SecondTransferer",
+    "TransferTarget",
+    "Parkee",
+    "Retriever",
+    "LocalOne",
+    "LocalTwo",
+    "Target",
+)
+_ID_KEYS = {p: (p + "Uniqueid", p + "Linkedid", p + "Channel") for p in _PREFIXES}
 _GONE_FOR = 120.0  # s of the PBX's time for which a hung-up channel is remembered
 _RECENT_FOR = 10.0  # s for which an ended Call can still be put right by an event that came late
 
@@ -38,17 +53,18 @@ class Live:
 
         None if they name none, one that has hung up, or one by the name of another.
         """
-        uniqueid = f.get(prefix + "Uniqueid")
+        uniqueid_key, linkedid_key, name_key = _ID_KEYS[prefix]
+        uniqueid = f.get(uniqueid_key)
         if uniqueid is None:
-            return self._by_name(f.get(prefix + "Channel"))
-        linkedid = f.get(prefix + "Linkedid")
+            return self._by_name(f.get(name_key))
+        linkedid = f.get(linkedid_key)
         ch = self.channels.get(uniqueid)
         if ch is None:
-            if uniqueid in self.gone or not linkedid or (prefix + "Channel") not in f:
+            if uniqueid in self.gone or not linkedid or name_key not in f:
                 return None
-            ch = self.make_channel(uniqueid, f[prefix + "Channel"], linkedid, at)
+            ch = self.make_channel(uniqueid, f[name_key], linkedid, at)
             self.learn(ch, f, prefix)
-        elif f.get(prefix + "Channel", ch.name) != ch.name:
+        elif f.get(name_key, ch.name) != ch.name:
             # A caller can put another channel's ids behind his dialled number; the name in front of it is Asterisk's.
             self.misnamed += 1
             return None
@@ -269,16 +285,18 @@ class Live:
         self.mark(call, "call.answered")
 
     def enter(self, ch: Channel, bridge: Bridge, at: float) -> None:
-        if ch.bridge is bridge:
+        before = ch.bridge
+        if before is bridge:
             return
-        if ch.bridge is not None:
-            ch.bridge.members.pop(ch.uniqueid, None)
+        if before is not None:
+            before.members.pop(ch.uniqueid, None)
         ch.bridge = bridge
         bridge.members[ch.uniqueid] = ch
         ch.pulled_at = None
         if not bridge.holding:
             ch.was_bridged = True
-        self.reconnected(ch, at)
+        if before is not None or len(bridge.members) > 1:  # else there is nobody to talk to
+            self.reconnected(ch, at)
 
     def leave(self, ch: Channel, at: float) -> list[Channel]:
         """Take a channel out of its bridge; the humans it talked to until now."""
