@@ -108,7 +108,9 @@ async def _examine(
 async def _permitted(wire: Wire) -> frozenset[str]:
     """The actions that this login may use: Asterisk lists no others."""
     answer = await wire.ask("ListCommands")
-    return frozenset(answer.fields) - {"Response", "ActionID"} if answer is not None else frozenset()
+    if answer is None or answer.fields.get("Response") == "Error":
+        return frozenset()
+    return frozenset(answer.fields) - {"Response", "ActionID"}
 
 
 async def _own_section(wire: Wire, user: str) -> dict[str, list[str]]:

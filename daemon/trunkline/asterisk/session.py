@@ -22,7 +22,7 @@ Answer = Callable[[Frame], None]
 
 
 class Reason(StrEnum):
-    """Why a link is not up; the label of the metric, and the first word to look for in docs/operations.md."""
+    """Why a link is not up; the label of the metric, and the first word to look for in docs/link.md."""
 
     DNS = "dns"
     PORT_CLOSED = "port_closed"

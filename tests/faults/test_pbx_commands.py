@@ -1,0 +1,107 @@
+"""`trunkline doctor` and `trunkline record` as an admin starts them."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from ami_peer import Conversation, Peer, packet
+
+from trunkline.cli import main
+
+
+def permitted(_: Conversation, fields: dict[str, str]) -> bytes:
+    may = "CoreShowChannels Status Getvar CoreSettings CoreStatus QueueStatus".split()
+    return packet(
+        "Response: Success", f"ActionID: {fields['ActionID']}", *(f"{a}: ... (Priv: reporting,all)" for a in may)
+    )
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """The scripted AMI in a thread of its own: the commands have their own trio."""
+    peer, up, token = Peer(), threading.Event(), []
+    peer.answers["ListCommands"] = permitted
+    scope = trio.CancelScope()
+
+    async def serve() -> None:
+        token.append(trio.lowlevel.current_trio_token())
+        with scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(peer.run)
+                up.set()
+                await trio.sleep_forever()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    assert up.wait(5)
+    yield peer
+    token[0].run_sync_soon(scope.cancel)
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def words(peer: Peer, tmp_path: Path, secret: str = "") -> list[str]:
+    (tmp_path / "secret").write_text(f"{secret or peer.secret}\n")
+    return ["--pbx", f"127.0.0.1:{peer.port}", "--user", peer.username, "--secret-file", str(tmp_path / "secret")]
+
+
+def test_doctor_tells_what_it_found(peer: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["doctor", *words(peer, tmp_path), "--seconds", "0"])
+    out = capsys.readouterr().out
+    assert status == 0, out
+    assert "ok    privileges" in out
+    assert "WARN  version" not in out
+    assert "ok    systemname      pbx1" in out
+    assert "-> " in out
+
+
+def test_doctor_says_it_to_a_script_too(peer: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peer.version = "22.4.0"
+    assert main(["doctor", *words(peer, tmp_path), "--seconds", "0", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    version = next(f for f in found["findings"] if f["check"] == "version")
+    assert (version["level"], version["todo"]) == ("warning", "upgrade to 22.10.1 or later")
+
+
+def test_doctor_fails_where_the_link_would(peer: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", *words(peer, tmp_path, "hunter2-wrong")]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL  login_refused" in out
+    assert "hunter2" not in out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--pbx", "127.0.0.1:http"], "HOST or HOST:PORT"),
+        (["--pbx", "127.0.0.1", "--secret-file", "nowhere.secret"], "nowhere.secret cannot be read"),
+        (["--pbx", "127.0.0.1", "--tls", "nowhere.pem"], "cannot be used as a CA file"),
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+    ],
+)
+@pytest.mark.parametrize("command", ["doctor", "record"])
+def test_what_was_asked_wrongly_is_named(
+    command: str, wrong: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = [str(tmp_path / "rec")] if command == "record" else []
+    assert main([command, *folder, *wrong]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "rec").exists()
+
+
+def test_record_ends_after_its_seconds(peer: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "rec"
+    assert main(["record", str(folder), *words(peer, tmp_path), "--seconds", "0.5"]) == 0
+    assert b"Event: FullyBooted\r\n" in (folder / "ami.raw").read_bytes()
+    assert (folder / "notes.md").exists()
+    assert "trunkline replay" in capsys.readouterr().err
+    assert main(["record", str(folder), *words(peer, tmp_path), "--seconds", "0.5"]) == 1
+    assert "name another folder" in capsys.readouterr().err
+
+
+def test_record_says_why_it_cannot(peer: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["record", str(tmp_path / "rec"), *words(peer, tmp_path, "wrong")]) == 1
+    assert "login_refused" in capsys.readouterr().err
