@@ -1,4 +1,4 @@
-"""decode + guard + track of all captures on one core, beside panoramisk merely parsing the same bytes in the same run."""
+"""decode + guard + track of all captures on one core, beside panoramisk merely parsing the same bytes."""
 
 import argparse
 import gc
@@ -81,7 +81,8 @@ def main() -> int:
     peer, only, ours = (events / statistics.median(row[i] for row in took) for i in range(3))
     only_ratio, ratio = (statistics.median(row[0] / row[i] for row in took) for i in (1, 2))
     print(
-        f"{events} AMI packets, {len(stream) / 1e6:.1f} MB, {arguments.rounds} rounds in turn, median, CPU time of one core"
+        f"{events} AMI packets, {len(stream) / 1e6:.1f} MB, {arguments.rounds} rounds in turn; "
+        "median CPU time of one core"
     )
     print(f"panoramisk parses            {peer:10,.0f} events/s")
     print(f"trunkline decodes            {only:10,.0f} events/s  {only_ratio:5.1f} x")

@@ -97,7 +97,9 @@ def replay(path: Path, *, trunks: Sequence[str] = ("PJSIP/trunk*",), region: str
     return run.finish()
 
 
-def replay_all(paths: Iterable[str], *, trunks: Sequence[str], region: str | None) -> Iterable[tuple[str, list[CallRecord]]]:
+def replay_all(
+    paths: Iterable[str], *, trunks: Sequence[str], region: str | None
+) -> Iterable[tuple[str, list[CallRecord]]]:
     """(path as given, its Calls) one by one."""
     for path in paths:
         yield path, replay(Path(path), trunks=trunks, region=region)

@@ -1,4 +1,4 @@
-"""The robustness scores of docs/calls.md: each event of each capture dropped, doubled, swapped; FullyBooted in mid-call.
+"""The robustness scores of docs/calls.md: each event of each capture dropped, doubled, swapped; FullyBooted.
 
 `python tests/replay/robustness.py [CAPTURE…]` prints what went wrong where.
 """

@@ -206,4 +206,6 @@ def test_every_packet_is_counted_once():
         decoder = Decoder(wanted=NEEDED, fields=FIELDS)
         for i in range(0, len(data), 1000):
             decoder.feed(data[i : i + 1000])
-        assert decoder.decoded + sum(decoder.skipped.values()) + decoder.bad.get("headless", 0) == data.count(b"\r\n\r\n")
+        assert decoder.decoded + sum(decoder.skipped.values()) + decoder.bad.get("headless", 0) == data.count(
+            b"\r\n\r\n"
+        )

@@ -51,7 +51,10 @@ def test_a_refused_list_is_done_and_says_why():
 
 def test_status_adds_what_the_channel_list_lacks():
     lists = ListCollector({"a": "CoreShowChannels", "b": "Status"})
-    status = b"Event: Status\r\nPrivilege: Call\r\nChannel: PJSIP/1001-1\r\nUniqueid: u1\r\nDNID: 442070001001\r\nSeconds: 7\r\nActionID: b\r\n\r\n"
+    status = (
+        b"Event: Status\r\nPrivilege: Call\r\nChannel: PJSIP/1001-1\r\nUniqueid: u1\r\nDNID: 442070001001\r\n"
+        b"Seconds: 7\r\nActionID: b\r\n\r\n"
+    )
     for frame in Decoder().feed(START % b"a" + ROW % (b"a", 1, 1) + END % (b"a", 1) + status):
         lists.feed(frame)
     assert not lists.done

@@ -65,6 +65,7 @@ class Decoder:
         self._tail_len = 0
         self._discarding = False
         self._begun = False
+        self._passed_over = False  # was the last block one that nobody wants? Then so is what a caller broke off it
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -78,8 +79,9 @@ class Decoder:
     def feed(self, data: bytes) -> list[Frame]:
         """The frames completed by these bytes, in order.
 
-        A frame is handed out as soon as its empty line is here, with the blocks behind it that belong to it as far as they
-        have come; what comes of them later is a frame of its own with an empty kind and no Response, which nothing believes.
+        A frame is handed out as soon as its empty line is here, with the blocks behind it that belong to it as far as
+        they have come; what comes of them later is a frame of its own with an empty kind and no Response, which nothing
+        believes.
         """
         if not data:
             return []
@@ -146,12 +148,16 @@ class Decoder:
                 block = block.lstrip(b"\r\n")
                 head = known(block[:_HEAD]) or self._head(block)
             if head is None:
-                self._odd(block, frames, last if belongs else None)
-                last = block if block.startswith((b"Event: ", b"Response: ")) else last
-                belongs = bool(frames) and (belongs or block.startswith((b"Event: ", b"Response: ")))
+                if block.startswith((b"Event: ", b"Response: ")) and self._odd(block, frames):
+                    self._passed_over = False
+                    belongs = True
+                    last = block
+                else:
+                    self._broken_off(block, frames, last if belongs else None)
                 continue
             if head.skip:
                 head.seen += 1
+                self._passed_over = True
                 belongs = False
                 continue
             if head.only is not None:
@@ -159,12 +165,14 @@ class Decoder:
                 start = at + len(head.line)
                 if block[start : start + 2] not in head.initials or not block.startswith(head.only, at):
                     head.seen += 1
+                    self._passed_over = True
                     belongs = False
                     continue
             if len(block) > self._max:
                 self._count("oversized")
                 continue
             frames.append(self._decode(head, block))
+            self._passed_over = False
             belongs = True
             last = block
         return frames
@@ -184,24 +192,39 @@ class Decoder:
             self._heads[block[:_HEAD]] = head
         return head
 
-    def _odd(self, block: bytes, frames: list[Frame], owner: bytes | None) -> None:
-        """Responses, rows of lists, and blocks that a caller's value has broken off the frame before."""
+    def _odd(self, block: bytes, frames: list[Frame]) -> bool:
+        """Responses and rows of lists; False for what is neither."""
         if len(block) > self._max:
             self._count("oversized")
         elif block.startswith(_FOLLOWS):
             frames.append(_follows(block))
-        elif block.startswith(b"Response: ") or (block.startswith(b"Event: ") and b"\r\nActionID: " in block):
+        elif block.startswith(b"Response: "):
             self.decoded += 1
-            text = block.decode("utf-8", "replace")
-            frames.append(_decode_lines(text, None))
+            frames.append(_decode_lines(block.decode("utf-8", "replace"), None))
+        elif b"\r\nActionID: " in block:
+            if (
+                self._wanted is not None
+                and block[7 : block.find(b"\r\n", 7)].decode("utf-8", "replace") not in self._wanted
+            ):
+                self._others.seen += 1
+                return True
+            self.decoded += 1
+            frames.append(_decode_lines(block.decode("utf-8", "replace"), None))
         else:
-            self._count("headless")
-            text = block.decode("utf-8", "replace")
-            if owner is not None:
-                whole = frames[-1].irregular or owner.decode("utf-8", "replace")
-                frames[-1] = frames[-1]._replace(shape=None, irregular=whole + "\r\n\r\n" + text)
-            else:
-                frames.append(Frame("", {}, irregular=text))
+            return False
+        return True
+
+    def _broken_off(self, block: bytes, frames: list[Frame], owner: bytes | None) -> None:
+        """A block that begins like nothing of Asterisk's: a caller's value broke it off the one before, `owner`."""
+        self._count("headless")
+        if len(block) > self._max or self._passed_over:
+            return
+        text = block.decode("utf-8", "replace")
+        if owner is not None:
+            whole = frames[-1].irregular or owner.decode("utf-8", "replace")
+            frames[-1] = frames[-1]._replace(shape=None, irregular=whole + "\r\n\r\n" + text)
+        else:
+            frames.append(Frame("", {}, irregular=text))
 
     def _decode(self, head: _Head, block: bytes) -> Frame:
         self.decoded += 1
@@ -275,13 +298,13 @@ def _follows(block: bytes) -> Frame:
     text = block.decode("utf-8", "replace").removesuffix(_FOLLOWS_END.decode())
     fields: dict[str, str] = {}
     lines = text.split("\r\n")
-    output = 0
-    for output, line in enumerate(lines):
-        key, colon, value = line.partition(": ")
+    while lines:
+        key, colon, value = lines[0].partition(": ")
         if not colon or key not in {"Response", "Privilege", "ActionID", "Message"}:
             break
         fields[key] = value
-    out = "\n".join(lines[output:]).strip("\n").split("\n")
+        del lines[0]
+    out = "\n".join(lines).strip("\n").split("\n")
     fields["Output"] = out[0]
     return Frame("", fields, repeated=tuple(("Output", line) for line in out[1:]))
 

@@ -2,9 +2,9 @@
 
 A caller can put CR LF into his number, or into the number he dials, and so write lines and whole blocks into the stream
 (FINDINGS: event forging; each value is cut at 80 characters). Genuine events begin with Event, Privilege, Timestamp,
-SystemName, then the channel's or bridge's own fields, in an order that never changes: those are too many characters for one
-value to imitate. What a caller broke is mended where the safe parts say enough (the head before the first number, the ids in
-front of the tail), else refused; both are counted, and `suspicious` tells the link to resync.
+SystemName, then the channel's or bridge's own fields, in an order that never changes: those are too many characters for
+one value to imitate. What a caller broke is mended where the safe parts say enough (the head before the first number,
+the ids in front of the tail), else refused; both are counted, and `suspicious` tells the link to resync.
 """
 
 import re
@@ -29,8 +29,8 @@ _PARKEE = ("ParkeeChannel", "ParkeeUniqueid", "ParkeeLinkedid", "ParkingSpace")
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
-        "Newchannel Newstate NewCallerid NewConnectedLine Hold Unhold HangupRequest SoftHangupRequest DTMFBegin DTMFEnd "
-        "MixMonitorStart MixMonitorStop MixMonitorMute MusicOnHoldStart MusicOnHoldStop".split(),
+        "Newchannel Newstate NewCallerid NewConnectedLine Hold Unhold HangupRequest SoftHangupRequest DTMFEnd "
+        "DTMFBegin MixMonitorStart MixMonitorStop MixMonitorMute MusicOnHoldStart MusicOnHoldStop".split(),
         _CHANNEL,
     ),
     "Hangup": (*_CHANNEL, "Cause"),
@@ -74,7 +74,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "Shutdown": ("Shutdown",),
 }  # fmt: skip
 
-# Of a broken event: what stands behind the last value that a caller can write, up to the end (optional ones in brackets).
+# Of a broken event: what stands behind the last value that a caller can write, up to the end (optional ones in
+# brackets).
 _IDS = ["Priority", "Uniqueid", "Linkedid"]
 _DEST_IDS = ["DestPriority", "DestUniqueid", "DestLinkedid"]
 _MENDABLE: dict[str, tuple[list[str], ...]] = {

@@ -1,7 +1,7 @@
 """What a (re)connected session asks the PBX for, and the answers put together. Pure.
 
-Rows of a list action carry neither Timestamp nor SystemName, and a caller's number stands in them raw: a row counts only if
-it has an ActionID of ours, which nobody can guess, and all of its keys once.  Source: FINDINGS, "Resync".
+Rows of a list action carry neither Timestamp nor SystemName, and a caller's number stands in them raw: a row counts
+only if it has an ActionID of ours, which nobody can guess, and all of its keys once.  Source: FINDINGS, "Resync".
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,8 @@ class Snapshot(NamedTuple):
 class ListCollector:
     """Gathers the answers to list actions.
 
-    action_ids: ActionID -> action name, of what was sent. None: take any that a Response announces (a capture's replay).
+    action_ids: ActionID -> action name, of what was sent. None: take any that a Response announces (a capture's
+    replay).
     """
 
     def __init__(self, action_ids: Mapping[str, str] | None) -> None:
@@ -64,7 +65,7 @@ class ListCollector:
         return not self._open
 
     def feed(self, frame: Frame) -> bool:
-        """Take a frame if it is a part of an answer of ours; False: it is somebody else's (an event, another response)."""
+        """Take a frame if it is part of an answer of ours; False for an event, or somebody else's response."""
         action_id = frame.fields.get("ActionID")
         if action_id is None:
             return False

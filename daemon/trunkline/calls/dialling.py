@@ -1,4 +1,4 @@
-"""Channels coming, ringing, dialling, going: Newchannel, Newstate, NewCallerid, Rename, Dial*, OriginateResponse, hangups."""
+"""Channels that come, ring, dial and go: Newchannel, Newstate, Rename, Dial*, OriginateResponse, the hangups."""
 
 from trunkline.calls.live import Fields, Live
 from trunkline.calls.model import BUSY, DOWN, RINGING, UP, Call, Channel, TransferState
@@ -136,23 +136,14 @@ def redirected(live: Live, ch: Channel, exten: str | None, at: float) -> None:
     live.mark(call, "call.transferred")
 
 
-def dial_state(live: Live, f: Fields, at: float) -> None:
-    source = live.channel(f, at)
-    dest = live.channel(f, at, "Dest")
-    if dest is None:
-        return
-    if source is not None and dest.dialled_by is None:
-        dial_begin(live, f, at)
-    if f.get("DialStatus") == "RINGING":
-        rings(live, dest, at)
-
-
 def dial_end(live: Live, f: Fields, at: float) -> None:
     source = live.channel(f, at)
     dest = live.channel(f, at, "Dest")
     if dest is None:
         return
     status = f["DialStatus"]
+    if source is not None and dest.dialled_by is None and status != "ANSWER":
+        dial_begin(live, f, at)  # whose own event was lost
     if source is not None and source.call is not dest.call:
         live.merge(source.call, dest.call, at)  # a pickup: the picker answers somebody else's ringing
         if status == "ANSWER" and not dest.plumbing:
@@ -166,6 +157,7 @@ def dial_end(live: Live, f: Fields, at: float) -> None:
                 dest.answered_at = at
             if source is not None:
                 source.partner, dest.partner = dest, source
+                redirected(live, source, f.get("Exten"), at)  # where its DialBegin was lost
         elif forward is not None:
             dest.end_reason = LegEnd.FORWARDED
             if not dest.plumbing and call.forwarded_from is None:

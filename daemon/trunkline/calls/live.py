@@ -1,7 +1,8 @@
 """The live picture of one PBX and its primitives: find or make a channel, link, merge, connect, part, finish.
 
-Every event may be the first to name its channel (one before it was lost), may come twice, and may come late: so channels
-are made on first sight, facts are set once, and a channel that has hung up is remembered for a while and never made again.
+Every event may be the first to name its channel (one before it was lost), may come twice, and may come late: so
+channels are made on first sight, facts are set once, and a channel that has hung up is remembered for a while and never
+made again.
 """
 
 from collections import deque

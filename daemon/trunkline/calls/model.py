@@ -152,7 +152,10 @@ class RecordingState:
 
 
 class Call:
-    """Everything known of one Call. `legs` keeps the real channels, also the ended ones; `channels` the live ones of any kind."""
+    """Everything known of one Call.
+
+    `legs` keeps the real channels, also the ended ones; `channels` the live ones of any kind.
+    """
 
     __slots__ = (
         "aliases",

@@ -68,7 +68,7 @@ def extension_of(endpoint: str, caller_id: str | None) -> str:
 
 
 def dialled_number(dial_string: str) -> str | None:
-    """The number in what Dial() was given, without its technology: `15551234567@trunk`, `trunk/sip:1555@host`, `1001`."""
+    """The number in what Dial() was given, without technology: `1555@trunk`, `trunk/sip:1555@host`, `1001`."""
     text = dial_string.partition(",")[0]
     text = text.rpartition("/")[2] if "/" in text and "@" not in text.partition("/")[0] else text
     text = re.sub(r"^sips?:", "", text)

@@ -1,14 +1,15 @@
 """Which events the tracker reads. Everything else is skipped undecoded, and may be filtered out in manager.conf.
 
 None: every event of the kind; else (header, beginnings of its value that count).
-asterisk-config/manager.conf's eventfilter lets exactly these through (tests/asterisk holds them together).
+asterisk-config/manager.conf's eventfilter lets these through, and little more; tests/asterisk holds them together.
 """
 
 _EVERY = (
-    "Newchannel Newstate NewCallerid Rename DialBegin DialState DialEnd BridgeEnter BridgeLeave BridgeMerge "
-    "Hold Unhold BlindTransfer AttendedTransfer Pickup LocalBridge ParkedCall ParkedCallTimeOut UnParkedCall "
-    "MixMonitorStart QueueCallerJoin QueueCallerLeave QueueCallerAbandon AgentCalled AgentConnect AgentRingNoAnswer ConfbridgeStart "
-    "ConfbridgeJoin ConfbridgeLeave MixMonitorStop OriginateResponse DTMFEnd HangupRequest SoftHangupRequest Hangup Shutdown"
+    "Newchannel Newstate NewCallerid Rename DialBegin DialEnd BridgeEnter BridgeLeave BridgeMerge LocalBridge Hold "
+    "Unhold BlindTransfer AttendedTransfer Pickup ParkedCall ParkedCallTimeOut UnParkedCall MixMonitorStart "
+    "MixMonitorStop QueueCallerJoin QueueCallerLeave QueueCallerAbandon AgentCalled AgentConnect AgentRingNoAnswer "
+    "ConfbridgeStart ConfbridgeJoin ConfbridgeLeave OriginateResponse DTMFEnd HangupRequest SoftHangupRequest Hangup "
+    "Shutdown"
 )
 _VARIABLES = (
     "MIXMONITOR_FILENAME",
@@ -29,7 +30,10 @@ NEEDED: dict[str, tuple[str, tuple[str, ...]] | None] = {
 }
 
 _SNAPSHOT = "Channel ChannelState CallerIDNum CallerIDName Exten Uniqueid Linkedid"
-_PREFIXES = "Dest Transferer Transferee OrigTransferer SecondTransferer TransferTarget Parkee Retriever LocalOne LocalTwo Target"
+_PREFIXES = (
+    "Dest Transferer Transferee OrigTransferer SecondTransferer TransferTarget Parkee Retriever LocalOne LocalTwo "
+    "Target"
+)
 
 FIELDS: frozenset[str] = frozenset(
     [

@@ -96,7 +96,7 @@ def ended_by(call: Call, direction: Direction) -> EndedBy:
 
 
 def _gave_up(call: Call) -> Channel | None:
-    """The starter, where only the traces of his hanging up are left: his CANCEL (127), his BYE to an application (0)."""
+    """The starter, where only traces of his hanging up are left: his CANCEL (127), his BYE to an application (0)."""
     starter = call.starter
     if call.queue_outcome == "ABANDONED" and starter is not None and starter.cause in {None, 0, 127}:
         return starter

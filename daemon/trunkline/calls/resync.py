@@ -1,7 +1,7 @@
 """Putting the picture right after a gap: what the PBX lists against what we believed.
 
-A channel that is listed and unknown is made, with the times that its Duration allows; one that is known and not listed went
-away unseen. Both make their Call ESTIMATED: its times are bounds.
+A channel that is listed and unknown is made, with the times that its Duration allows; one that is known and not listed
+went away unseen. Both make their Call ESTIMATED: its times are bounds.
 """
 
 from trunkline.asterisk.lists import Snapshot

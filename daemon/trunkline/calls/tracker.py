@@ -1,7 +1,7 @@
 """The Tracker: every live Call of one PBX. Events in, CallUpdates out; pure.
 
-`handle` each event as it comes, `take` what has changed whenever it suits: a Call that changed ten times meanwhile is taken
-once, as it is now. After a gap, `resync` with what the PBX says is there.
+`handle` each event as it comes, `take` what has changed whenever it suits: a Call that changed ten times meanwhile is
+taken once, as it is now. After a gap, `resync` with what the PBX says is there.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,6 @@ _HANDLERS: dict[str, Callable[[Live, Fields, float], None]] = {
     "NewCallerid": dialling.new_callerid,
     "Rename": dialling.rename,
     "DialBegin": dialling.dial_begin,
-    "DialState": dialling.dial_state,
     "DialEnd": dialling.dial_end,
     "OriginateResponse": dialling.originate_response,
     "HangupRequest": dialling.hangup_request,

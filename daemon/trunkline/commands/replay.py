@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print {"capture": …, "calls": […]} for each; the calls as the API writes them. 1 where a capture cannot be read."""
+    """Print {"capture": …, "calls": […]} for each, the calls as the API has them; 1 where a capture cannot be read."""
     encode = msgspec.json.Encoder().encode
     out = sys.stdout.buffer
     trunks = arguments.trunk or ["PJSIP/trunk*"]
