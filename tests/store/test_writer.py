@@ -30,7 +30,7 @@ from trunkline.crm.matching import select_leads_by_number
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.store.change import Change, Happening
 from trunkline.store.live import select_live_calls
-from trunkline.store.pool import Pool
+from trunkline.store.pool import Pool, open_pool
 from trunkline.store.writer import BATCH, CallWriter
 
 B = "pbx1-1767225600.7"
@@ -629,3 +629,26 @@ async def test_live_calls_come_back_whole(writer: CallWriter, pool: Pool) -> Non
         ["15551234567", "1001"],
     )
     assert await select_live_calls(pool, "main", "nobody") == []
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_plans_made_on_small_tables_read_no_more_when_they_are_big(database_url: str) -> None:
+    async with await open_pool(database_url, max_size=1) as pool:  # plans belong to a connection
+
+        async def rows_read() -> int:
+            await pool.execute("SELECT pg_stat_force_next_flush()")
+            return await pool.fetchval("SELECT sum(idx_tup_read + idx_tup_fetch)::int8 FROM pg_stat_user_indexes")
+
+        writer = CallWriter(pool, "main", leads=select_leads_by_number, conversations=upsert_conversations)
+        await pool.execute("VACUUM ANALYZE")
+        for n in range(8):  # PostgreSQL settles for a plan after five
+            await writer.write([ringing(f"small.{n}.{i}") for i in range(3)])
+            await writer.write([CallUpdate(record(f"small.{n}.0", 5, aliases=[f"small.{n}.1"]), ("call.merged",))])
+        await writer.write([answered(f"big.{n}") for n in range(2000)])
+        before = await rows_read()
+        await writer.write([ringing("one more"), ended("big.7")])
+        await writer.write([CallUpdate(record("big.8", 5, aliases=["big.9"]), ("call.merged",))])
+        assert await rows_read() - before < 200

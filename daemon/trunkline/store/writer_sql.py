@@ -112,15 +112,24 @@ ORDER BY integration.id
 FOR NO KEY UPDATE OF integration
 """
 
+# LATERAL with LIMIT is one lookup a key, whatever the planner believes of the sizes of the tables: a join that was
+# planned when they were small reads all of them when they are not. So it is below.
 SELECT_STORED: Final = """
-SELECT wanted.integration_id, wanted.external_id, alias.call_id AS folded_into,
-    call.id, call.revision, call.recording_id, call.direction, call.from_number, call.to_number, call.from_private,
-    call.from_e164, call.to_e164
+SELECT wanted.integration_id, wanted.external_id, alias.call_id AS folded_into, held.*
 FROM unnest($1::uuid[], $2::text[]) AS wanted (integration_id, external_id)
-LEFT JOIN call ON call.external_id = wanted.external_id AND call.integration_id = wanted.integration_id
-LEFT JOIN call_alias AS alias
-    ON alias.external_id = wanted.external_id AND alias.integration_id = wanted.integration_id
-WHERE call.id IS NOT NULL OR alias.call_id IS NOT NULL
+LEFT JOIN LATERAL (
+    SELECT id, revision, recording_id, direction, from_number, to_number, from_private, from_e164, to_e164
+    FROM call
+    WHERE call.external_id = wanted.external_id AND call.integration_id = wanted.integration_id
+    LIMIT 1
+) AS held ON true
+LEFT JOIN LATERAL (
+    SELECT call_id
+    FROM call_alias
+    WHERE call_alias.external_id = wanted.external_id AND call_alias.integration_id = wanted.integration_id
+    LIMIT 1
+) AS alias ON true
+WHERE held.id IS NOT NULL OR alias.call_id IS NOT NULL
 """
 
 # $1 the records, $2 call ids, $3 integration ids, $4 lead ids, $5 conversation ids, $6 the account.
@@ -181,16 +190,14 @@ WHERE alias.call_id = fold.into_id AND alias.external_id = fold.external_id
 # The statements of a fold: $1 the Calls that go, $2 the Calls that they are folded into.
 # A recording that both Calls know is kept once.
 MOVE_RECORDINGS: Final = """
-UPDATE call_recording AS moved SET call_id = fold.into_id
-FROM unnest($1::uuid[], $2::uuid[]) AS fold (old_id, into_id)
-WHERE moved.call_id = fold.old_id AND NOT EXISTS (
-    SELECT FROM call_recording AS held WHERE held.call_id = fold.into_id AND held.path = moved.path
-)
+UPDATE call_recording AS moved SET call_id = ($2::uuid[])[array_position($1::uuid[], moved.call_id)]
+WHERE moved.call_id = ANY ($1::uuid[]) AND (
+    SELECT held.id FROM call_recording AS held
+    WHERE held.call_id = ($2::uuid[])[array_position($1::uuid[], moved.call_id)] AND held.path = moved.path
+) IS NULL
 """
 MOVE_ALIASES: Final = """
-UPDATE call_alias AS moved SET call_id = fold.into_id
-FROM unnest($1::uuid[], $2::uuid[]) AS fold (old_id, into_id)
-WHERE moved.call_id = fold.old_id
+UPDATE call_alias SET call_id = ($2::uuid[])[array_position($1::uuid[], call_id)] WHERE call_id = ANY ($1::uuid[])
 """
 MOVE_LINKS: Final = """
 UPDATE call AS kept SET
@@ -198,8 +205,9 @@ UPDATE call AS kept SET
     conversation_id = coalesce(kept.conversation_id, old.conversation_id),
     recording_id = coalesce(kept.recording_id, old.recording_id),
     metadata = coalesce(old.metadata || kept.metadata, kept.metadata, old.metadata)
-FROM unnest($1::uuid[], $2::uuid[]) AS fold (old_id, into_id) JOIN call AS old ON old.id = fold.old_id
-WHERE kept.id = fold.into_id
+FROM unnest($1::uuid[], $2::uuid[]) AS fold (old_id, into_id)
+CROSS JOIN LATERAL (SELECT * FROM call WHERE call.id = fold.old_id LIMIT 1) AS old
+WHERE kept.id = fold.into_id AND kept.id = ANY ($2::uuid[])
 """
 DELETE_FOLDED_RECORDINGS: Final = "DELETE FROM call_recording WHERE call_id = ANY ($1::uuid[]) AND state = 'pending'"
 DELETE_FOLDED_CALLS: Final = "DELETE FROM call WHERE id = ANY ($1::uuid[])"
@@ -250,7 +258,7 @@ WITH cursor AS (
     SELECT told.first, told.types, call.id, call.lead_id, call.conversation_id,
         jsonb_build_object('call', {_SUMMARY}) || coalesce(told.more::jsonb, '{{}}') AS data
     FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::text[]) AS told (call_id, first, types, more)
-    JOIN call ON call.id = told.call_id
+    CROSS JOIN LATERAL (SELECT * FROM call WHERE call.id = told.call_id LIMIT 1) AS call
 ), written AS (
     INSERT INTO event (account_id, seq, type, call_id, lead_id, conversation_id, data)
     SELECT $1, cursor.last_seq - $2 + told.first + happening.n, happening.type, told.id, told.lead_id,
