@@ -111,6 +111,26 @@ async def test_a_requested_resync_buffers_and_asks_no_variable_twice(autojump_cl
 
 
 @pytest.mark.trio
+async def test_variables_that_were_not_told_are_asked_again(autojump_clock: CLOCK) -> None:
+    peer = Peer()
+    peer.channels = [7, 8]
+    peer.variables = {"TL_DID": "442070001001"}
+    told = peer.answer
+
+    def deaf_once(conversation: Conversation, fields: dict[str, str]) -> bytes:
+        deaf = fields["Channel"].endswith("8") and len(notes.snapshots) == 0
+        return b"" if deaf else told(conversation, fields)
+
+    notes = Notes()
+    peer.answers["Getvar"] = deaf_once
+    async with linked(peer, notes) as (link, _):
+        with within(60):
+            await notes.until(lambda: len(notes.snapshots) == 2)
+        assert [sorted(s.variables) for s, _ in notes.snapshots] == [["pbx1-1795347145.7"], ["pbx1-1795347145.8"]]
+        assert link.resync_requests == {"variables_unanswered": 1}
+
+
+@pytest.mark.trio
 async def test_resyncs_keep_a_growing_distance(autojump_clock: CLOCK) -> None:
     peer = Peer()
     async with linked(peer) as (link, notes):

@@ -299,8 +299,11 @@ class Link:
         snapshot = await resync.lists(self._clock() + self.clock_offset_s)
         if snapshot is not None:
             new = [row for uniqueid, row in snapshot.channels.items() if uniqueid not in self._known]
-            self._known.update(row["Uniqueid"] for row in new)
-            snapshot = snapshot._replace(variables=await resync.variables(new, self._variables))
+            variables, unanswered = await resync.variables(new, self._variables)
+            snapshot = snapshot._replace(variables=variables)
+            self._known.update(row["Uniqueid"] for row in new if row["Uniqueid"] not in unanswered)
+            if unanswered:
+                self.request_resync("variables_unanswered")
         self._resync = None
         buffered, self._buffer = self._buffer or [], None
         if snapshot is None:

@@ -51,7 +51,10 @@ class Resync:
             [("Getvar", (("Channel", channel), ("Variable", name))) for _, channel, name in asked]
         )
         found: dict[str, dict[str, str]] = {}
+        unanswered: set[str] = set()
         for (uniqueid, _, name), answer in zip(asked, answers, strict=True):
-            if answer is not None and (value := answer.fields.get("Value")):
+            if answer is None:
+                unanswered.add(uniqueid)
+            elif value := answer.fields.get("Value"):
                 found.setdefault(uniqueid, {})[name] = value
-        return found
+        return found, unanswered
