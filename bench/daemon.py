@@ -137,15 +137,19 @@ def rss_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-async def latency(ami: Ami, connection: Any, seconds: float) -> list[float]:
+async def latency(ami: Ami, connection: Any, seconds: float, *, number: int = 0) -> list[float]:
     """Milliseconds from an event's write to the wire until its event row could be read, at RATE events a second."""
     sent: dict[tuple[str, str], float] = {}
     took: list[float] = []
     news = asyncio.Event()
-    await connection.add_listener("trunkline_event", lambda *_: news.set())
+
+    def notified(*_: object) -> None:
+        news.set()
+
+    await connection.add_listener("trunkline_event", notified)
     last = await connection.fetchval("SELECT coalesce(max(seq), 0) FROM event")
     live: list[list[tuple[str, bytes]]] = []
-    number, began = 0, time.perf_counter()
+    began = time.perf_counter()
     expected = 0
 
     async def read() -> None:
@@ -194,6 +198,8 @@ async def latency(ami: Ami, connection: Any, seconds: float) -> list[float]:
     while len(took) < expected and time.perf_counter() < deadline:
         await asyncio.sleep(0.05)
     reading.cancel()
+    await asyncio.wait([reading])
+    await connection.remove_listener("trunkline_event", notified)
     if len(took) < expected:
         raise SystemExit(f"{expected - len(took)} of {expected} events never became rows")
     return took
@@ -248,6 +254,8 @@ async def measure(url: str, directory: Path, seconds: float, rounds: int) -> int
         await asyncio.sleep(1)
         idle = rss_mb(pid)
         print(f"idle daemon                          {idle:8.1f} MB RSS (at most {RSS_LIMIT_MB:g})")
+        first = await latency(ami, connection, 0.2, number=1_000_000)  # opens connections and prepares statements
+        print(f"the first calls after the start      max {max(first):6.1f} ms")
         took = sorted(await latency(ami, connection, seconds))
         p99 = took[int(len(took) * 0.99)]
         print(
