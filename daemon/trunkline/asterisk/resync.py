@@ -39,8 +39,13 @@ class Resync:
             return self.collector.snapshot(at)
         return None
 
-    async def variables(self, channels: Iterable[dict[str, str]], names: tuple[str, ...]) -> dict[str, dict[str, str]]:
-        """Ask each channel for each variable, by Uniqueid; what is empty or unknown is left out."""
+    async def variables(
+        self, channels: Iterable[dict[str, str]], names: tuple[str, ...]
+    ) -> tuple[dict[str, dict[str, str]], set[str]]:
+        """Ask each channel for each variable.
+
+        Returns what was found, by Uniqueid (without what is empty or unknown), and the Uniqueids that had no answer.
+        """
         asked = [
             (row["Uniqueid"], row["Channel"], name)
             for row in channels
