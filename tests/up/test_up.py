@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.embedded.postgres import Postgres
+
 LIMIT_S = 90.0
 
 
@@ -88,9 +90,11 @@ def _zombie(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Kept over the tests of this file: a second start is what most starts are."""
-    return tmp_path_factory.mktemp("up")
+    directory = tmp_path_factory.mktemp("up")
+    yield directory
+    Postgres(directory / "postgres").remove()  # as root its data may be elsewhere
 
 
 def test_a_real_call_is_shown_and_can_be_looked_at(directory: Path) -> None:
