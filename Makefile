@@ -41,7 +41,6 @@ bench: $(SYNCED)  ## the figures in the README, beside the peers'
 
 clean:  ## remove .venv, .trunkline and caches
 	rm -rf "$$(readlink .trunkline/postgres/elsewhere || echo .trunkline)"
-	@case "$$(readlink .trunkline/postgres/elsewhere)" in /var/tmp/trunkline-*) rm -rf "$$(readlink .trunkline/postgres/elsewhere)";; esac
 	rm -rf .venv .trunkline .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
