@@ -277,7 +277,7 @@ class Link:
         """Was Asterisk started anew since the last session? CoreStatus' start time tells, or else Uptime.
 
         Two witnesses, because daylight saving time moves the first one (by whole quarters of an hour), and a corrected
-        clock the second.
+        clock the second. Two starts in one and the same second look like one; the lists show then which calls are gone.
         """
         started, booted = self._boot
         now_booted = None if pbx.uptime_s is None else trio.current_time() - pbx.uptime_s
