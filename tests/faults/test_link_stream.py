@@ -418,3 +418,25 @@ async def test_lag_leaves_the_clocks_difference_out() -> None:
             await notes.until(lambda: notes.events)
             assert link.lag_s == pytest.approx(0.75, abs=1e-5)
             assert link.last_event_at == peer.clock - 0.75
+
+
+@pytest.mark.trio
+async def test_a_late_pong_is_not_taken_for_a_wrong_clock() -> None:
+    now = 1_000_000.0
+    peer, notes = Peer(), Notes()
+    peer.clock = now + 0.25
+    told = peer.answer
+
+    def late(conversation: Conversation, fields: dict[str, str]) -> bytes:
+        nonlocal now
+        if notes.snapshots:
+            now += 30.0
+        return told(conversation, fields)
+
+    peer.answers["Ping"] = late
+    with within(10):
+        async with linked(peer, notes, now=lambda: now) as (link, _):
+            assert link.clock_offset_s == 0.25
+            link.request_resync("operator")
+            await notes.until(lambda: len(notes.snapshots) == 2)
+            assert link.clock_offset_s == 0.25

@@ -37,6 +37,7 @@ VARIABLES = ("MIXMONITOR_FILENAME", "TL_DID", "CDR(start)", "CDR(answer)")
 
 MAX_BUFFERED = 50_000  # events kept during a resync: 5,000/s for 10 s, about 120 MB
 MISFITS = 20  # so many, and nothing believed between: the PBX was told otherwise. No caller can write so many at once
+PING_TRUSTED_S = 1.0  # an answer that takes longer says more about the way than about the clock
 RESYNC_GAP_S = 5.0  # between two resyncs; doubles while each is followed by a reason for another
 RESYNC_GAP_CAP_S = 300.0
 _SAME_BOOT_S = 3.0  # Uptime is whole seconds, cut off, and read a little later
@@ -293,9 +294,10 @@ class Link:
         """Ask the lists, while events are buffered, and hand both over; False when the answers did not come."""
         began = trio.current_time()
         self._resync = resync = Resync(wire)
-        pong = await wire.ask("Ping")
-        if pong is not None and (pbx_clock := clock(pong)) is not None:
-            self.clock_offset_s = pbx_clock - self._clock()
+        asked_at, pong = self._clock(), await wire.ask("Ping")
+        took_s = self._clock() - asked_at
+        if pong is not None and (pbx_clock := clock(pong)) is not None and took_s < PING_TRUSTED_S:
+            self.clock_offset_s = pbx_clock - asked_at - took_s / 2
         snapshot = await resync.lists(self._clock() + self.clock_offset_s)
         if snapshot is not None:
             new = [row for uniqueid, row in snapshot.channels.items() if uniqueid not in self._known]
@@ -313,6 +315,8 @@ class Link:
             for event in buffered if self.up else ():
                 self._consumer.event(event)
             return False
+        born = {event.fields["Uniqueid"] for event in buffered if event.kind == "Newchannel"}
+        self._known &= snapshot.channels.keys() | born  # a Hangup that was not believed leaves nothing behind
         self.resyncs += 1
         self.resync_s = trio.current_time() - began
         for action, words in resync.collector.failed.items():
