@@ -38,7 +38,7 @@ COMMANDS = {
     "replay": Command(
         "trunkline.commands.replay",
         "print the calls in recorded AMI streams, one JSON line each; no database needed",
-        "example:\n  trunkline replay tests/replay/captures/a_answered",
+        "example:\n  trunkline replay tests/replay/captures/a_inbound_caller_hangs_up",
     ),
     "record": Command(
         "trunkline.commands.record",
