@@ -26,6 +26,7 @@ from trunkline.calls.record import CallRecord, CallUpdate
 from trunkline.config import Pbx, Settings
 from trunkline.crm.matching import select_leads_by_number
 from trunkline.following import Following
+from trunkline.garbage import settle
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.metrics import Metrics, families
 from trunkline.store.faults import advice
@@ -65,6 +66,7 @@ async def run(
     """
     async with open_asyncio_thread() as aio:
         daemon = await _Daemon.open(settings, aio)
+        settle()
         try:
             await daemon.run(on_update, ready, migrate)
         finally:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from trunkline.asterisk.codec import Decoder
-from trunkline.asterisk.event import Event
+from trunkline.asterisk.event import Event, Frame
 from trunkline.asterisk.guard import Guard
 from trunkline.asterisk.lists import LIST_KINDS, ListCollector
 from trunkline.calls.needs import FIELDS, NEEDED
@@ -54,12 +54,13 @@ class Replay:
     def session(self, data: bytes) -> None:
         """One AMI session from login to EOF."""
         decoder = Decoder(wanted={**NEEDED, **dict.fromkeys(LIST_KINDS)}, fields=FIELDS)
+        decoder.trust(self.guard)
         lists: ListCollector | None = None
         buffered: list[Event] = []
         at = 0.0
         for start in range(0, len(data), _CHUNK):
             for frame in decoder.feed(data[start : start + _CHUNK]):
-                if "ActionID" in frame.fields:
+                if isinstance(frame, Frame) and "ActionID" in frame.fields:
                     lists = lists or ListCollector(None)
                     if lists.feed(frame):
                         continue

@@ -38,9 +38,9 @@ def steps_of(name: str) -> tuple[str, list[Step]]:
     steps: list[Step] = []
     for data in sessions:
         lists: ListCollector | None = None
-        frames: list[Frame] = Decoder(wanted={**NEEDED, **dict.fromkeys(LIST_KINDS)}, fields=FIELDS).feed(data)
+        frames = Decoder(wanted={**NEEDED, **dict.fromkeys(LIST_KINDS)}, fields=FIELDS).feed(data)
         for frame in frames:
-            if "ActionID" in frame.fields:
+            if isinstance(frame, Frame) and "ActionID" in frame.fields:
                 lists = lists or ListCollector(None)
                 if lists.feed(frame):
                     continue

@@ -7,9 +7,12 @@ Source: Asterisk main/manager.c (astman_append, __manager_event_sessions_va).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from operator import itemgetter
 
-from trunkline.asterisk.event import Frame, Shape
+from trunkline.asterisk.event import Event, Frame, Judge, Shape
 
 MAX_LINE = 1024  # bytes of an action's line; Asterisk answers "line too long" above
 _END = b"\r\n\r\n"
@@ -17,6 +20,7 @@ _KINDS_COUNTED = 256
 _HEAD = 40  # bytes: `Event: KIND`, Privilege and no digit yet of Timestamp, whatever the kind
 _SHAPES_KEPT = 8  # of a kind: Asterisk has one or two, an outsider can invent more
 _FOLLOWS = b"Response: Follows\r\n"
+_beginning = itemgetter(slice(_HEAD))
 _new = tuple.__new__  # a NamedTuple made so costs half
 _FOLLOWS_END = b"--END COMMAND--"
 
@@ -24,22 +28,26 @@ Wanted = Mapping[str, tuple[str, tuple[str, ...]] | None]
 """Event kinds to decode: None for every one of the kind, or (header, beginnings of its value that count)."""
 
 
+# What matches a frame of the Shape, the names of its groups, and which of them is the time of a trusted one (else -1).
+_Layout = tuple[Callable[[str], re.Match[str] | None], Shape, tuple[str, ...], int]
+
+
 class _Head:
     """The beginning of a block, `Event: KIND\\r\\nPrivilege: `, and what is done with blocks that begin so."""
 
-    __slots__ = ("initials", "kind", "layouts", "line", "only", "seen", "shapes", "skip")
+    __slots__ = ("kind", "layouts", "only", "seen", "shapes", "skip")
 
     def __init__(self, kind: str, rule: tuple[str, tuple[str, ...]] | None, skip: bool) -> None:
         self.kind = kind
         self.skip = skip
         self.seen = 0  # how many were skipped
-        self.only: tuple[bytes, ...] | None = None
+        self.only: tuple[bytes, frozenset[bytes], tuple[bytes, ...]] | None = None
         if rule is not None:
-            self.only = tuple(f"\r\n{rule[0]}: {value}".encode() for value in rule[1])
-            self.line = f"\r\n{rule[0]}: ".encode()
-            self.initials = frozenset(value[:2].encode() for value in rule[1])  # quicker than all the beginnings
+            beginnings = tuple(value.encode() for value in rule[1])
+            # two letters are looked up quicker than all the beginnings are compared
+            self.only = (f"\r\n{rule[0]}: ".encode(), frozenset(b[:2] for b in beginnings), beginnings)
         self.shapes: dict[tuple[str, ...], Shape] = {}
-        self.layouts: list[tuple[Callable[[str], re.Match[str] | None], Shape, tuple[str, ...]]] = []
+        self.layouts: list[_Layout] = []
 
 
 class Decoder:
@@ -51,7 +59,7 @@ class Decoder:
     """
 
     def __init__(
-        self, *, wanted: Wanted | None = None, fields: Set[str] | None = None, max_frame: int = 1 << 20
+        self, *, wanted: Wanted | None = None, fields: frozenset[str] | None = None, max_frame: int = 1 << 20
     ) -> None:
         self.banner: str | None = None  # "Asterisk Call Manager/11.0.0", or whatever else the peer says first
         self.bad: dict[str, int] = {}
@@ -65,6 +73,7 @@ class Decoder:
         self._tail_len = 0
         self._discarding = False
         self._begun = False
+        self._judge: Judge | None = None
         self._passed_over = False  # was the last block one that nobody wants? Then so is what a caller broke off it
 
     @property
@@ -76,8 +85,14 @@ class Decoder:
                 counts[head.kind] = counts.get(head.kind, 0) + head.seen
         return counts
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames completed by these bytes, in order.
+    def trust(self, judge: Judge) -> None:
+        """From now on hand out what this judge trusts as the Event it is, which needs no check any more."""
+        self._judge = judge
+        for head in self._heads.values():
+            head.layouts.clear()
+
+    def feed(self, data: bytes) -> list[Frame | Event]:
+        """The frames completed by these bytes, in order; the Events among them are trusted.
 
         A frame is handed out as soon as its empty line is here, with the blocks behind it that belong to it as far as
         they have come; what comes of them later is a frame of its own with an empty kind and no Response, which nothing
@@ -93,7 +108,7 @@ class Decoder:
         seam = b"".join(self._tail)[-3:] if self._tail_len < 3 else self._tail[-1][-3:]
         if self._tail and len(self._tail[-1]) < 3:
             seam = b"".join(self._tail[-3:])[-3:]
-        if _END not in seam + data:
+        if _END not in data and _END not in seam + data[:3]:
             self._keep(data)
             return []
         if self._tail:
@@ -137,50 +152,46 @@ class Decoder:
             self._tail = [data[-3:]]
             self._tail_len = len(self._tail[0])
 
-    def _frames(self, blocks: list[bytes]) -> list[Frame]:
-        frames: list[Frame] = []
-        known = self._heads.get
+    def _frames(self, blocks: list[bytes]) -> list[Frame | Event]:
+        frames: list[Frame | Event] = []
+        decode = self._decode
         belongs = False  # does a block without a head belong to the last frame of `frames`?
         last = b""  # the block that frame was made of
-        for block in blocks:
-            head = known(block[:_HEAD]) or self._head(block)
+        passed_over = self._passed_over
+        for block, known in zip(blocks, map(self._heads.get, map(_beginning, blocks)), strict=True):
+            head = known or (self._head(block) if block.startswith(b"Event: ") else None)
             if head is None and block.startswith(b"\r\n"):  # FullyBooted may end with one line more
                 block = block.lstrip(b"\r\n")
-                head = known(block[:_HEAD]) or self._head(block)
+                head = self._heads.get(block[:_HEAD]) or self._head(block)
             if head is None:
                 if block.startswith((b"Event: ", b"Response: ")) and self._odd(block, frames):
-                    self._passed_over = False
-                    belongs = True
-                    last = block
+                    passed_over, belongs, last = False, True, block
                 else:
-                    self._broken_off(block, frames, last if belongs else None)
+                    self._broken_off(block, frames, last if belongs else None, passed_over)
                 continue
             if head.skip:
                 head.seen += 1
-                self._passed_over = True
-                belongs = False
+                passed_over, belongs = True, False
                 continue
             if head.only is not None:
-                at = block.rfind(head.line)
-                start = at + len(head.line)
-                if block[start : start + 2] not in head.initials or not block.startswith(head.only, at):
+                line, initials, beginnings = head.only
+                start = block.rfind(line) + len(line)
+                if block[start : start + 2] not in initials or not block.startswith(beginnings, start):
                     head.seen += 1
-                    self._passed_over = True
-                    belongs = False
+                    passed_over, belongs = True, False
                     continue
             if len(block) > self._max:
                 self._count("oversized")
                 continue
-            frames.append(self._decode(head, block))
-            self._passed_over = False
-            belongs = True
-            last = block
+            frames.append(decode(head, block))
+            passed_over, belongs, last = False, True, block
+        self._passed_over = passed_over
         return frames
 
     def _head(self, block: bytes) -> _Head | None:
         """The head of a kind that comes for the first time; None for what does not begin as an event does."""
         end = block.find(b"\r\n", 7)
-        if not block.startswith(b"Event: ") or not block.startswith(b"\r\nPrivilege: ", end):
+        if not block.startswith(b"\r\nPrivilege: ", end) or not block.startswith(b"Event: "):
             return None
         kind = block[7:end].decode("utf-8", "replace")
         wanted = self._wanted
@@ -192,7 +203,7 @@ class Decoder:
             self._heads[block[:_HEAD]] = head
         return head
 
-    def _odd(self, block: bytes, frames: list[Frame]) -> bool:
+    def _odd(self, block: bytes, frames: list[Frame | Event]) -> bool:
         """Responses and rows of lists; False for what is neither."""
         if len(block) > self._max:
             self._count("oversized")
@@ -214,19 +225,22 @@ class Decoder:
             return False
         return True
 
-    def _broken_off(self, block: bytes, frames: list[Frame], owner: bytes | None) -> None:
+    def _broken_off(self, block: bytes, frames: list[Frame | Event], owner: bytes | None, passed_over: bool) -> None:
         """A block that begins like nothing of Asterisk's: a caller's value broke it off the one before, `owner`."""
         self._count("headless")
-        if len(block) > self._max or self._passed_over:
+        if len(block) > self._max or passed_over:
             return
         text = block.decode("utf-8", "replace")
         if owner is not None:
-            whole = frames[-1].irregular or owner.decode("utf-8", "replace")
-            frames[-1] = frames[-1]._replace(shape=None, irregular=whole + "\r\n\r\n" + text)
+            frame = frames[-1]
+            if isinstance(frame, Event):
+                frame = Frame(frame.kind, frame.fields)
+            whole = frame.irregular or owner.decode("utf-8", "replace")
+            frames[-1] = frame._replace(shape=None, irregular=whole + "\r\n\r\n" + text)
         else:
             frames.append(Frame("", {}, irregular=text))
 
-    def _decode(self, head: _Head, block: bytes) -> Frame:
+    def _decode(self, head: _Head, block: bytes) -> Frame | Event:
         self.decoded += 1
         try:
             text = block.decode()
@@ -239,7 +253,11 @@ class Decoder:
                 if layout is not layouts[0]:  # the usual ones come to the front
                     layouts.remove(layout)
                     layouts.insert(0, layout)
-                return _new(Frame, (head.kind, dict(zip(layout[2], found.groups())), layout[1], (), ""))  # noqa: B905
+                values = found.groups()
+                fields = dict(zip(layout[2], values))  # noqa: B905
+                if layout[3] >= 0:
+                    return _new(Event, (head.kind, float(values[layout[3]]), fields))
+                return _new(Frame, (head.kind, fields, layout[1], (), ""))
         frame = _decode_lines(text, head)
         if frame.shape is None:
             return frame
@@ -251,18 +269,40 @@ class Decoder:
 
     def _learn(self, head: _Head, shape: Shape) -> None:
         """From now on one regular expression reads, and proves, a frame of this shape."""
-        if any(known is shape for _, known, _ in head.layouts):
+        if any(layout[1] is shape for layout in head.layouts):
             return
         del head.layouts[_SHAPES_KEPT - 1 :]
-        wanted = self._fields
-        names = [key for key in shape.keys if wanted is None or key in wanted]
-        lines = [
-            f"{re.escape(k)}: " + ("([^\r]*+)" if wanted is None or k in wanted else "[^\r]*+") for k in shape.keys
-        ]
-        head.layouts.append((re.compile("\r\n".join(lines)).fullmatch, shape, tuple(names)))
+        judge = self._judge
+        trusted = judge is not None and judge.trusts(shape)
+        systemname = judge.systemname if judge is not None and trusted else None
+        match, names = _layout(shape.keys, self._fields, systemname, trusted)
+        head.layouts.append((match, shape, names, names.index("Timestamp") if trusted else -1))
 
     def _count(self, what: str) -> None:
         self.bad[what] = self.bad.get(what, 0) + 1
+
+
+@lru_cache(maxsize=512)  # sessions come and go, Asterisk's shapes stay
+def _layout(
+    keys: tuple[str, ...], wanted: frozenset[str] | None, systemname: str | None, trusted: bool
+) -> tuple[Callable[[str], re.Match[str] | None], tuple[str, ...]]:
+    """What matches the text of a frame with exactly these keys, and the names of its groups: the keys that are kept.
+
+    trusted: only with a true Timestamp, and with this systemname unless it is None.
+    """
+    kept = [key for key in keys if wanted is None or key in wanted or (trusted and key == "Timestamp")]
+    names, lines = [], []
+    for key in keys:
+        value = "[^\r]*+"
+        if trusted and key == "SystemName" and systemname is not None:
+            value = re.escape(systemname)
+        elif trusted and key == "Timestamp":
+            value = r"\d{9,11}\.\d{6}"
+        if key in kept:
+            names.append(key)
+            value = f"({value})"
+        lines.append(f"{re.escape(key)}: {value}")
+    return re.compile("\r\n".join(lines)).fullmatch, tuple(names)
 
 
 def _decode_lines(text: str, head: _Head | None) -> Frame:
@@ -270,15 +310,19 @@ def _decode_lines(text: str, head: _Head | None) -> Frame:
     fields: dict[str, str] = {}
     repeated: list[tuple[str, str]] = []
     lines = text.split("\r\n")
-    for line in lines:
-        key, colon, value = line.partition(":")
-        if not colon:
-            continue
-        value = value.removeprefix(" ")
-        if key in fields:
-            repeated.append((key, value))
-        else:
-            fields[key] = value
+    with suppress(ValueError):  # a line that is no header
+        fields = dict([line.split(": ", 1) for line in lines])
+    if len(fields) != len(lines):
+        fields = {}
+        for line in lines:
+            key, colon, value = line.partition(":")
+            if not colon:
+                continue
+            value = value.removeprefix(" ")
+            if key in fields:
+                repeated.append((key, value))
+            else:
+                fields[key] = value
     kind = fields.get("Event", "")
     if len(fields) != len(lines):
         return Frame(kind, fields, None, tuple(repeated), text)

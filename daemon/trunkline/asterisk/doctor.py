@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import trio
 
 from trunkline.asterisk.dial import LinkSettings
-from trunkline.asterisk.event import Frame
+from trunkline.asterisk.event import Event, Frame
 from trunkline.asterisk.findings import (
     Finding,
     Heard,
@@ -36,14 +36,14 @@ _PATIENCE = Patience(fully_booted=2.0)  # a login without the class system never
 class _Ear:
     """Takes the frames of a wire: counts events, gathers lists."""
 
-    def __init__(self, needed: Callable[[Frame], bool]) -> None:
+    def __init__(self, needed: Callable[[Frame | Event], bool]) -> None:
         self.lists: dict[str, list[Mapping[str, str]]] = {}
         self.done: dict[str, trio.Event] = {}
         self.kinds: Counter[str] = Counter()
         self.stamped = self.unstamped = self.idle = 0
         self._needed = needed
 
-    def __call__(self, frame: Frame) -> None:
+    def __call__(self, frame: Frame | Event) -> None:
         rows = self.lists.get(frame.fields.get("ActionID", ""))
         if rows is not None:
             if frame.fields.get("EventList") == "Complete" or frame.fields.get("Response") == "Error":
@@ -64,7 +64,7 @@ async def examine(
     *,
     role: Role = Role.EVENTS,
     trunks: Sequence[str] = ("PJSIP/trunk*",),
-    needed: Callable[[Frame], bool] = lambda frame: False,
+    needed: Callable[[Frame | Event], bool] = lambda frame: False,
     listen_s: float = LISTEN_S,
     now: Callable[[], float] = time.time,
 ) -> list[Finding]:

@@ -1,6 +1,6 @@
 """The values of this room: Frame (what the wire said), its Shape, and Event (what the guard believes)."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Shape:
@@ -29,3 +29,12 @@ class Event(NamedTuple):
     kind: str  # "Newchannel", "Hangup", ...
     at: float  # epoch seconds, from the event's own Timestamp; arrival time on a PBX without timestampevents
     fields: dict[str, str]
+
+
+class Judge(Protocol):
+    """Who says, once for all frames of a shape, whether Asterisk wrote them: the guard."""
+
+    systemname: str | None
+
+    def trusts(self, shape: Shape) -> bool:
+        """Are frames of this shape genuine if SystemName and Timestamp are as they must be?"""

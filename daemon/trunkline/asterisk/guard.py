@@ -123,8 +123,15 @@ class Guard:
         self._verdicts: dict[Shape, str] = {}
         self._order = [k for k in _ORDER if (k != "Timestamp" or timestamps) and (k != "SystemName" or systemname)]
 
-    def check(self, frame: Frame, now: float) -> Event | None:
+    def trusts(self, shape: Shape) -> bool:
+        """Are frames of this shape genuine if SystemName and Timestamp are as they must be? Not without timestamps."""
+        return self.timestamps and self._verdict(shape.kind, shape.keys) is _GENUINE
+
+    def check(self, frame: Frame | Event, now: float) -> Event | None:
         """The event in this frame, or None if it is none or not to be believed. now: epoch seconds of its arrival."""
+        if isinstance(frame, Event):  # proved while it was decoded (Decoder.trust)
+            self.passed += 1
+            return frame
         fields = frame.fields
         shape = frame.shape
         if shape is not None:
@@ -197,32 +204,35 @@ class Guard:
 
     def _mend(self, frame: Frame, now: float) -> Event | None:
         """A genuine event that a caller's value has broken up: keep what he could not have written, or refuse it."""
-        kind = frame.kind
-        lines = [line.partition(":") for line in frame.irregular.split("\r\n") if line]
-        pairs = [(k, v.removeprefix(" ")) for k, colon, v in lines if colon]
-        head = [k for k, _ in pairs[: len(self._order)]]
-        first = dict(pairs[: len(self._order)])
-        if head != self._order or not _PRIVILEGE.fullmatch(first["Privilege"]):
+        lines = [line for line in frame.irregular.split("\r\n") if line]
+        order = self._order
+        first = dict(map(_pair, lines[: len(order)]))
+        if list(first) != order or not _PRIVILEGE.fullmatch(first["Privilege"]):
             return self._refused("head")
         if self.timestamps and not _TIMESTAMP.fullmatch(first["Timestamp"]):
             return self._refused("head")
         if self.systemname and first["SystemName"] != self.systemname:
             return self._refused("systemname")
-        if len(lines) != len(pairs):
-            return self._refused("broken")
-        for tail in _MENDABLE.get(kind, ()):
-            if [k for k, _ in pairs[-len(tail) :]] == tail:
+        for keys in _MENDABLE.get(frame.kind, ()):
+            tail = list(map(_pair, lines[-len(keys) :]))
+            if [key for key, _ in tail] == keys:
                 break
         else:
             return self._refused("broken")
-        fields = dict(first)
-        for key, value in pairs[len(head) : -len(tail)]:
+        fields = first
+        for line in lines[len(order) : -len(tail)]:
+            key, value = _pair(line)
             if key in fields:
                 break
             fields[key] = value
             if key in _CALLER_WRITES:
                 break  # from here on, anything may be the caller's
-        fields.update(pairs[-len(tail) :])
+        fields.update(tail)
         self.mended += 1
         self.suspicious += 1
-        return Event(kind, self._time(fields, now), fields)
+        return Event(frame.kind, self._time(fields, now), fields)
+
+
+def _pair(line: str) -> tuple[str, str]:
+    key, _, value = line.partition(":")
+    return key, value.removeprefix(" ")

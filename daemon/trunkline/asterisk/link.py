@@ -14,7 +14,7 @@ The link awaits nothing of the consumer, so nothing downstream can slow its read
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn, Protocol
@@ -85,7 +85,7 @@ class Link:
         consumer: Consumer,
         *,
         wanted: Wanted | None = None,
-        fields: Set[str] | None = None,
+        fields: frozenset[str] | None = None,
         variables: Sequence[str] = VARIABLES,
         events: str = EVENTS,
         patience: Patience | None = None,
@@ -128,7 +128,7 @@ class Link:
         self._passed = 0
         self._boot: tuple[str | None, float | None] = (None, None)  # CoreStatus' start; trio time of the start
         self._shutdown_seen = False
-        self._early: list[Frame] = []  # came before the PBX said who it is
+        self._early: list[Frame | Event] = []  # came before the PBX said who it is
         self._buffer: list[Event] | None = []  # a list while a resync is on
         self._resync: Resync | None = None
         self._stale: set[str] = set()  # ActionIDs of lists that were given up
@@ -338,20 +338,19 @@ class Link:
             self.request_resync("broken_list")
         return True
 
-    def _on_frame(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Frame | Event) -> None:
         """Every frame of the connection comes through here; this is the hot path."""
-        fields = frame.fields
-        if "ActionID" in fields:
+        if isinstance(frame, Frame) and "ActionID" in frame.fields:
             if self._resync is not None and self._resync.feed(frame):
                 return
-            if fields["ActionID"] in self._stale:
+            if frame.fields["ActionID"] in self._stale:
                 return
         guard = self._guard
         if guard is None:
             self._early.append(frame)
             return
         event = guard.check(frame, self._read_at)
-        if guard.suspicious != self._suspicious:
+        if guard.suspicious != self._suspicious and isinstance(frame, Frame):
             event = self._suspect(guard, frame, event)
         if event is None:
             return
@@ -377,6 +376,8 @@ class Link:
     def _watch(self, systemname: str) -> Guard:
         self._guard = guard = Guard(systemname or None, timestamps=self._timestamps is not False)
         guard.refused = self.refused  # counted over all sessions
+        if self._wire is not None:
+            self._wire.decoder.trust(guard)
         self._suspicious = self._misfits = self._passed = 0
         return guard
 
@@ -428,7 +429,7 @@ async def run_link(
     consumer: Consumer,
     *,
     wanted: Wanted | None = None,
-    fields: Set[str] | None = None,
+    fields: frozenset[str] | None = None,
     variables: Sequence[str] = VARIABLES,
     task_status: trio.TaskStatus[Link] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:

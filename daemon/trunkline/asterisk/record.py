@@ -16,7 +16,7 @@ import trio
 from trunkline.asterisk.anonymise import Anonymiser
 from trunkline.asterisk.backoff import Backoff
 from trunkline.asterisk.dial import LinkSettings
-from trunkline.asterisk.event import Frame
+from trunkline.asterisk.event import Event, Frame
 from trunkline.asterisk.lists import RESYNC_ACTIONS
 from trunkline.asterisk.session import EVENTS, LinkError, Reason, new_action_id
 from trunkline.asterisk.wire import open_wire
@@ -96,7 +96,7 @@ class Recording:
                 self._accepted = True
                 self._open()
 
-    def _on_frame(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Frame | Event) -> None:
         if not frame.kind or "Privilege" not in frame.fields:
             return
         self.kinds[frame.kind] += 1

@@ -5,7 +5,7 @@ a consumer or a full send buffer can never make Asterisk drop us for slow readin
 """
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from trio.abc import Stream
 
 from trunkline.asterisk.codec import Decoder, Wanted
 from trunkline.asterisk.dial import LinkSettings, open_stream
-from trunkline.asterisk.event import Frame
+from trunkline.asterisk.event import Event, Frame
 from trunkline.asterisk.session import EVENTS, LinkError, Reason, Session, State
 
 CHUNK = 1 << 18  # bytes read at once: about 550 events, a few milliseconds, then other tasks get their turn
@@ -44,10 +44,10 @@ class Wire:
         self,
         stream: Stream,
         settings: LinkSettings,
-        on_frame: Callable[[Frame], None],
+        on_frame: Callable[[Frame | Event], None],
         *,
         wanted: Wanted | None = None,
-        fields: Set[str] | None = None,
+        fields: frozenset[str] | None = None,
         on_chunk: Callable[[bytes], None] | None = None,
         events: str = EVENTS,
         patience: Patience | None = None,
@@ -144,7 +144,11 @@ class Wire:
             if session.state is State.GREETING and decoder.banner is not None:
                 session.greet(decoder.banner)
             for frame in frames:
-                if (frame.kind and frame.kind != "FullyBooted") or not session.receive(frame):
+                if (
+                    isinstance(frame, Event)
+                    or (frame.kind and frame.kind != "FullyBooted")
+                    or not session.receive(frame)
+                ):
                     on_frame(frame)
             if session.ready and not self.ready.is_set():
                 self.ready.set()
@@ -228,7 +232,7 @@ def _closed(detail: str) -> LinkError:
 @asynccontextmanager
 async def open_wire(
     settings: LinkSettings,
-    on_frame: Callable[[Frame], None],
+    on_frame: Callable[[Frame | Event], None],
     *,
     on_chunk: Callable[[bytes], None] | None = None,
     events: str = EVENTS,

@@ -5,12 +5,13 @@ from trunkline.calls.model import Bridge, Call, Channel, ParkState, TransferStat
 from trunkline.calls.names import known
 from trunkline.calls.record import LegEnd, Role, TransferKind
 
+_HOLDING = frozenset({"parking", "holding"})
 _SAME_MOMENT = 2.0  # s within which two events tell of one transfer
 
 
 def _described(live: Live, f: Fields) -> Bridge:
     bridge = live.bridge(f["BridgeUniqueid"])
-    if f.get("BridgeTechnology") == "holding_bridge" or f.get("BridgeType") in {"parking", "holding"}:
+    if f.get("BridgeType") in _HOLDING:
         bridge.holding = True
     return bridge
 

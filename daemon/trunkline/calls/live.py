@@ -55,26 +55,35 @@ class Live:
         None if they name none, one that has hung up, or one by the name of another.
         """
         uniqueid_key, linkedid_key, name_key = _ID_KEYS[prefix]
-        uniqueid = f.get(uniqueid_key)
+        try:  # nearly always: a channel that is known, by its name, with its Linkedid
+            ch = self.channels[f[uniqueid_key]]
+            if f[name_key] == ch.name and f[linkedid_key] == ch.linkedid:
+                return ch
+        except KeyError:
+            pass
+        return self._other_channel(f, at, prefix)
+
+    def _other_channel(self, f: Fields, at: float, prefix: str) -> Channel | None:
+        uniqueid_key, linkedid_key, name_key = _ID_KEYS[prefix]
+        uniqueid, linkedid, name = f.get(uniqueid_key), f.get(linkedid_key), f.get(name_key)
         if uniqueid is None:
-            return self._by_name(f.get(name_key))
-        linkedid = f.get(linkedid_key)
-        ch = self.channels.get(uniqueid)
-        if ch is None:
-            if uniqueid in self.gone or not linkedid or name_key not in f:
+            return self._by_name(name)
+        found = self.channels.get(uniqueid)
+        if found is None:
+            if uniqueid in self.gone or not linkedid or name is None:
                 return None
-            ch = self.make_channel(uniqueid, f[name_key], linkedid, at)
-            self.learn(ch, f, prefix)
-        elif f.get(name_key, ch.name) != ch.name:
+            found = self.make_channel(uniqueid, name, linkedid, at)
+            self.learn(found, f, prefix)
+        elif name is not None and name != found.name:
             # A caller can put another channel's ids behind his dialled number; the name in front of it is Asterisk's.
             self.misnamed += 1
             return None
-        if linkedid is not None and linkedid != ch.linkedid:
-            ch.linkedid = linkedid
+        if linkedid is not None and linkedid != found.linkedid:
+            found.linkedid = linkedid
             other = self.calls.get(linkedid)
-            if other is not None and other is not ch.call:
-                self.merge(ch.call, other, at)
-        return ch
+            if other is not None and other is not found.call:
+                self.merge(found.call, other, at)
+        return found
 
     def _by_name(self, name: str | None) -> Channel | None:
         """For what is left of an event that a caller broke up: rare, so a walk will do."""
@@ -202,16 +211,22 @@ class Live:
 
     def humans_with(self, ch: Channel) -> list[Channel]:
         """The real channels that this one talks to, through bridges and Local pairs."""
-        if ch.bridge is None:
+        bridge = ch.bridge
+        if bridge is None or bridge.holding or len(bridge.members) < 2:
             return []
+        if len(bridge.members) == 2:
+            one, two = bridge.members.values()
+            other = two if one is ch else one
+            if not other.plumbing:
+                return [other]
         seen = {ch.uniqueid}
         todo = [ch]
-        found = []
+        found: list[Channel] = []
         while todo:
-            bridge = todo.pop().bridge
-            if bridge is None or bridge.holding:
+            inside = todo.pop().bridge
+            if inside is None or inside.holding:
                 continue
-            for member in bridge.members.values():
+            for member in inside.members.values():
                 if member.uniqueid in seen:
                     continue
                 seen.add(member.uniqueid)

@@ -1,4 +1,4 @@
-"""The live state: Channel, Bridge, Call. Mutable, small (__slots__), without any rule of when to change them.
+"""The live state: Channel, Bridge, Call. Mutable, without any rule of when to change them.
 
 Times are the events' own, epoch seconds; they become datetimes only in `report.py`.
 """
@@ -10,44 +10,36 @@ DOWN, RING, RINGING, UP, BUSY = "0", "4", "5", "6", "7"  # ChannelState
 
 
 class Channel:
-    """One channel of Asterisk, from the first event that names it to its Hangup."""
+    """One channel of Asterisk, from the first event that names it to its Hangup.
 
-    __slots__ = (
-        "answered_at",
-        "application",
-        "blind_by",
-        "bridge",
-        "call",
-        "cause",
-        "connected_at",
-        "dial_status",
-        "dialled_by",
-        "dialled_number",
-        "digit_at",
-        "end_reason",
-        "ended_at",
-        "endpoint",
-        "exten",
-        "is_trunk",
-        "left",
-        "linkedid",
-        "local_peer",
-        "mixmonitor_always",
-        "name",
-        "number",
-        "partner",
-        "plumbing",
-        "pulled_at",
-        "rang_at",
-        "recording_path",
-        "requested_hangup",
-        "role",
-        "soft_hangup_at",
-        "started_at",
-        "state",
-        "uniqueid",
-        "was_bridged",
-    )
+    What most channels never have is a default of the class: a channel costs what is known of it.
+    """
+
+    state = DOWN
+    number: str | None = None  # CallerIDNum when first seen
+    exten: str | None = None
+    answered_at: float | None = None  # Up
+    rang_at: float | None = None
+    connected_at: float | None = None  # first bridged with another human
+    ended_at: float | None = None
+    cause: int | None = None
+    dial_status: str | None = None
+    dialled_by: "Channel | None" = None  # itself: the PBX rings it (Originate)
+    dialled_number: str | None = None
+    end_reason: LegEnd | None = None
+    role: Role | None = None
+    bridge: "Bridge | None" = None
+    left = ""  # BridgeUniqueid of the bridge it left last
+    was_bridged = False
+    partner: "Channel | None" = None  # who is to be bridged with it: answered, picked up, retrieved
+    local_peer: "Channel | None" = None  # the other half of a Local pair
+    requested_hangup: float | None = None  # the party hung up
+    soft_hangup_at: float | None = None  # the PBX hung up
+    pulled_at: float | None = None  # left a talk without anyone hanging up
+    blind_by: str | None = None  # name of the channel that blind-transferred it
+    application: str | None = None
+    digit_at = 0.0
+    mixmonitor_always = False  # MixMonitor without option b: it records even if nobody is bridged
 
     def __init__(self, uniqueid: str, name: str, linkedid: str, call: "Call", at: float, is_trunk: bool) -> None:
         self.uniqueid = uniqueid
@@ -58,32 +50,6 @@ class Channel:
         self.plumbing = is_plumbing(name)
         self.is_trunk = is_trunk
         self.started_at = at
-        self.state = DOWN
-        self.number: str | None = None  # CallerIDNum when first seen
-        self.exten: str | None = None
-        self.answered_at: float | None = None  # Up
-        self.rang_at: float | None = None
-        self.connected_at: float | None = None  # first bridged with another human
-        self.ended_at: float | None = None
-        self.cause: int | None = None
-        self.dial_status: str | None = None
-        self.dialled_by: Channel | None = None
-        self.dialled_number: str | None = None
-        self.end_reason: LegEnd | None = None
-        self.role: Role | None = None
-        self.bridge: Bridge | None = None
-        self.partner: Channel | None = None  # who is to be bridged with it: answered, picked up, retrieved
-        self.left = ""  # BridgeUniqueid of the bridge it left last
-        self.was_bridged = False
-        self.local_peer: Channel | None = None  # the other half of a Local pair
-        self.requested_hangup: float | None = None  # the party hung up
-        self.soft_hangup_at: float | None = None  # the PBX hung up
-        self.pulled_at: float | None = None  # left a talk without anyone hanging up
-        self.blind_by: str | None = None  # name of the channel that blind-transferred it
-        self.application: str | None = None
-        self.digit_at = 0.0
-        self.recording_path: str | None = None
-        self.mixmonitor_always = False  # MixMonitor without option b: it records even if nobody is bridged
 
     @property
     def party(self) -> str | None:
@@ -157,94 +123,50 @@ class Call:
     `legs` keeps the real channels, also the ended ones; `channels` the live ones of any kind.
     """
 
-    __slots__ = (
-        "aliases",
-        "answered_at",
-        "answered_by",
-        "asked_for",
-        "channels",
-        "click_to_dial",
-        "conference",
-        "dial_status",
-        "digits",
-        "diverted_from",
-        "ended_at",
-        "external_id",
-        "first_left",
-        "forwarded_from",
-        "happened",
-        "holds",
-        "hung_up_by",
-        "last_peer",
-        "lead",
-        "legs",
-        "lost",
-        "name",
-        "parked",
-        "participants",
-        "pbx_ended",
-        "private",
-        "quality",
-        "queue",
-        "queue_ended_at",
-        "queue_joined_at",
-        "queue_outcome",
-        "queue_position",
-        "rang",
-        "recordings",
-        "revision",
-        "started_at",
-        "starter",
-        "stasis_failed",
-        "talks",
-        "transfers",
-        "voicemail",
-        "who",
-    )  # fmt: skip
+    ended_at: float | None = None
+    answered_at: float | None = None
+    starter: Channel | None = None
+    lead: Channel | None = None  # whose other side counts: the customer's channel, else the starter's
+    who: str | None = None  # the starter's number, first seen
+    name: str | None = None
+    private = False
+    asked_for: str | None = None
+    click_to_dial = False
+    answered_by: str | None = None
+    last_peer: str | None = None
+    queue: str | None = None
+    queue_position: int | None = None
+    queue_joined_at: float | None = None
+    queue_ended_at: float | None = None
+    queue_outcome: str | None = None  # CONNECTED, ABANDONED, TIMEOUT, LEFT
+    conference: str | None = None
+    digits = ""
+    diverted_from: str | None = None
+    forwarded_from: str | None = None
+    dial_status: str | None = None  # of the last attempt that ended
+    voicemail = False
+    stasis_failed = False
+    hung_up_by: Channel | None = None  # who hung up first since the last two came together
+    first_left: Channel | None = None  # the first to leave the talk, where nothing says who hung up
+    pbx_ended = False
+    lost = False
+    quality = Quality.OBSERVED
+    revision = 0
 
     def __init__(self, external_id: str, at: float) -> None:
         self.external_id = external_id
-        self.aliases: list[str] = []
         self.started_at = at
-        self.ended_at: float | None = None
-        self.answered_at: float | None = None
-        self.starter: Channel | None = None
-        self.lead: Channel | None = None  # whose other side counts: the customer's channel, else the starter's
         self.channels: dict[str, Channel] = {}
         self.legs: dict[str, Channel] = {}
-        self.who: str | None = None  # the starter's number, first seen
-        self.name: str | None = None
-        self.private = False
-        self.asked_for: str | None = None
-        self.click_to_dial = False
-        self.answered_by: str | None = None
-        self.last_peer: str | None = None
+        self.aliases: list[str] = []
         self.rang: list[str] = []
-        self.queue: str | None = None
-        self.queue_position: int | None = None
-        self.queue_joined_at: float | None = None
-        self.queue_ended_at: float | None = None
-        self.queue_outcome: str | None = None  # CONNECTED, ABANDONED, TIMEOUT, LEFT
+        self.talks: list[list[float]] = []  # [from, until] spans of the lead talking to a human; until < 0: now
+        self.happened: list[str] = []
         self.transfers: list[TransferState] = []
         self.holds: list[HoldState] = []
         self.parked: list[ParkState] = []
-        self.conference: str | None = None
         self.participants: list[str] = []
-        self.digits = ""
-        self.diverted_from: str | None = None
-        self.forwarded_from: str | None = None
         self.recordings: list[RecordingState] = []
-        self.talks: list[list[float]] = []  # [from, until] spans of the lead talking to a human; until < 0: now
-        self.dial_status: str | None = None  # of the last attempt that ended
-        self.voicemail = False
-        self.stasis_failed = False
-        self.hung_up_by: Channel | None = None  # who hung up first since the last two came together
-        self.pbx_ended = False
-        self.lost = False
-        self.first_left: Channel | None = None  # the first to leave the talk, where nothing says who hung up
-        self.quality = Quality.OBSERVED
-        self.happened: list[str] = []
-        self.revision = 0
 
     @property
     def status_alive(self) -> Status:

@@ -13,8 +13,8 @@ _EVERY = (
 )
 _VARIABLES = (
     "MIXMONITOR_FILENAME",
-    "TL_DI",
-    "__TL_DI",
+    "TL_DIV",
+    "__TL_DIV",
     "VMSTATUS",
     "QUEUESTATUS",
     "BLINDTRANSFER",
@@ -30,6 +30,7 @@ NEEDED: dict[str, tuple[str, tuple[str, ...]] | None] = {
 }
 
 _SNAPSHOT = "Channel ChannelState CallerIDNum CallerIDName Exten Uniqueid Linkedid"
+_OTHERS = "Channel ChannelState CallerIDNum Uniqueid Linkedid"
 _PREFIXES = (
     "Dest Transferer Transferee OrigTransferer SecondTransferer TransferTarget Parkee Retriever LocalOne LocalTwo "
     "Target"
@@ -39,9 +40,9 @@ FIELDS: frozenset[str] = frozenset(
     [
         *"Timestamp SystemName ActionID".split(),
         *_SNAPSHOT.split(),
-        *(prefix + key for prefix in _PREFIXES.split() for key in _SNAPSHOT.split()),
+        *(prefix + key for prefix in _PREFIXES.split() for key in _OTHERS.split()),
         *"Cause DialStatus DialString Forward Newname Response Reason CID-CallingPres".split(),
-        *"BridgeUniqueid BridgeType BridgeTechnology BridgeNumChannels SwapUniqueid".split(),
+        *"BridgeUniqueid BridgeType BridgeCreator BridgeNumChannels SwapUniqueid".split(),
         *"ToBridgeUniqueid FromBridgeUniqueid DestBridgeUniqueid Result Extension".split(),
         *"Queue Position Conference ParkingSpace ParkerDialString Digit Direction".split(),
         *"Variable Value Application AppData Status Uptime".split(),

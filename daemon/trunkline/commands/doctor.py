@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from trunkline.asterisk.doctor import LISTEN_S, examine
-from trunkline.asterisk.event import Frame
+from trunkline.asterisk.event import Event, Frame
 from trunkline.asterisk.findings import Finding, Level, Role
 from trunkline.calls.needs import NEEDED
 from trunkline.commands import target
@@ -52,6 +52,6 @@ async def _examine(one: target.Target, role: str, seconds: float) -> list[Findin
     return await examine(one.link, role=Role(role), trunks=one.trunks, needed=_needed, listen_s=seconds)
 
 
-def _needed(frame: Frame) -> bool:
+def _needed(frame: Frame | Event) -> bool:
     rule = NEEDED.get(frame.kind, ("", ()))
     return rule is None or frame.fields.get(rule[0], "").startswith(rule[1])
