@@ -36,6 +36,7 @@ class Following:
         self._held: list[Callable[[], None]] | None = None
         self._left: list[CallUpdate] = []  # of a tracker that was put away
         self._last_seen_at: float | None = None
+        self._misnamed = 0  # of the tracker's, those that were told
 
     @property
     def calls_by_status(self) -> dict[str, int]:
@@ -74,6 +75,7 @@ class Following:
                 self._end_all()
                 self._left += self._tracker.take()
             self._pbx, self._held = hello.systemname, []
+            self._misnamed = 0
             self._tracker = Tracker(hello.systemname, trunks=self._trunks, region=self._region)
             self._named.set()
         elif hello.restarted:
@@ -98,7 +100,18 @@ class Following:
     def take(self) -> list[CallUpdate]:
         """Return what has changed since the last time."""
         left, self._left = self._left, []
-        return left + (self._tracker.take() if self._tracker is not None else [])
+        if self._tracker is None:
+            return left
+        if self._tracker.misnamed != self._misnamed:
+            self._misnamed = self._tracker.misnamed
+            log.warning(
+                "tracker.misnamed_event",
+                pbx=self.name,
+                events=self._misnamed,
+                todo="someone sends CR LF in the number he dials; FILTER() it in the dialplan",
+            )
+            self.request_resync("misnamed_event")
+        return left + self._tracker.take()
 
     def _feed(self, feed: Callable[[], None]) -> None:
         if self._held is None:

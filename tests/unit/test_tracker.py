@@ -186,6 +186,16 @@ def test_an_adopted_call_that_is_gone_ends(pbx: Pbx):
     assert (after.status, after.end_reason, after.quality) == (Status.MISSED, EndReason.PBX_LOST, Quality.ESTIMATED)
 
 
+def test_a_caller_on_the_busy_tone_was_refused_not_impatient(pbx: Pbx):
+    a = pbx.inbound()
+    pbx.dial(a, "p-1.1", "PJSIP/1001-1", "1001", "1001")
+    pbx.say("DialEnd", pbx.channels[a], pbx.dest("p-1.1"), DialStatus="BUSY")
+    pbx.hangup("p-1.1", "17")
+    pbx.hangup(a, "17", by_party=True)
+    record = only(pbx.tracker.take())
+    assert (record.status, record.end_reason, record.ended_by) == (Status.BUSY, EndReason.BUSY, EndedBy.CALLEE)
+
+
 def test_digits_before_anybody_answers_are_kept(pbx: Pbx):
     a = pbx.inbound()
     pbx.up(a)
@@ -208,7 +218,7 @@ def test_nothing_a_pbx_can_send_raises(pbx: Pbx):
 
 def one_call(pbx: Pbx, n: int) -> None:
     a, b = f"p-{n}.0", f"p-{n}.1"
-    pbx.new(a, f"PJSIP/trunk-{n:08x}", f"1555{n:07}", "442070001001")
+    pbx.new(a, f"PJSIP/trunk-{n:08x}", f"1555{n % 40:07}", "442070001001")  # callers come again: E.164 is cached
     pbx.dial(a, b, f"PJSIP/1001-{n:08x}", "1001", "1001")
     pbx.answer(a, b)
 
@@ -237,7 +247,15 @@ def test_memory_of_a_live_call_is_small_and_of_an_ended_one_nothing(pbx: Pbx):
             pbx.at += 10
             pbx.tracker.take()
         gc.collect()
-        assert tracemalloc.get_traced_memory()[0] < 200_000
+        settled = tracemalloc.get_traced_memory()[0]
+        for n in range(3000, 4000):
+            one_call(pbx, n)
+            for uid in list(pbx.channels):
+                pbx.hangup(uid)
+            pbx.at += 10
+            pbx.tracker.take()
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < settled + 20_000
     finally:
         tracemalloc.stop()
 

@@ -218,6 +218,11 @@ def hangup_request(live: Live, f: Fields, at: float) -> None:
         if ch is call.starter and call.answered_at is not None and ch is not call.lead and ch.bridge is None:
             return  # the one who started it left a Call that goes on without him
         call.hung_up_by = ch
+        call.gave_up_ringing = any(
+            leg.ended_at is None and leg.dial_status is None and leg.dialled_by is not None
+            for leg in call.legs.values()
+            if leg is not ch
+        )
 
 
 def soft_hangup_request(live: Live, f: Fields, at: float) -> None:

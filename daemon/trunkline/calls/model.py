@@ -147,6 +147,7 @@ class Call:
     voicemail = False
     stasis_failed = False
     hung_up_by: Channel | None = None  # who hung up first since the last two came together
+    gave_up_ringing = False  # the starter hung up while somebody's phone still rang
     first_left: Channel | None = None  # the first to leave the talk, where nothing says who hung up
     pbx_ended = False
     lost = False

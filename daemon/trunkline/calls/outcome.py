@@ -124,6 +124,8 @@ def outcome(call: Call, direction: Direction, by: EndedBy) -> tuple[Status, EndR
     if rung_by_pbx and starter is not None and starter.answered_at is None:
         return Status.NO_ANSWER, EndReason.AGENT_NO_ANSWER
     if by is EndedBy.CALLER:
+        if tried and not call.gave_up_ringing and call.dial_status not in {None, "CANCEL"} and call.queue is None:
+            return _not_answered(call, missed, tried)  # all had refused before he hung up, on a busy tone perhaps
         reached = starter is not None and starter.answered_at is not None
         if call.queue_joined_at is not None or (reached and not tried and direction is not Direction.OUTBOUND):
             return Status.ABANDONED, EndReason.CANCELED

@@ -39,7 +39,7 @@ def report(call: Call, pbx: str, region: str | None) -> CallRecord:
     if ended_at is not None:
         by = ended_by(call, direction)
         status, reason = outcome(call, direction, by)
-        if by is EndedBy.PBX and reason in {EndReason.BUSY, EndReason.DECLINED}:
+        if by is not EndedBy.CALLEE and reason in {EndReason.BUSY, EndReason.DECLINED}:
             by = EndedBy.CALLEE  # whose phone refused
     customer = _customer(call, direction)
     who, to = call.who or "", call.asked_for or ""

@@ -9,7 +9,7 @@ from trunkline.calls.bridging import parked_now
 from trunkline.calls.live import Live
 from trunkline.calls.model import UP, Call, Channel, ParkState, RecordingState, TransferState
 from trunkline.calls.names import age, known
-from trunkline.calls.record import Quality, TransferKind
+from trunkline.calls.record import LegEnd, Quality, TransferKind
 
 
 def reconcile(live: Live, snapshot: Snapshot, hung_up: set[str]) -> None:
@@ -42,6 +42,8 @@ def _end_what_is_gone(live: Live, snapshot: Snapshot, hung_up: set[str], at: flo
             _was_with_its_partner(live, ch)
             if not _seen_ending(ch.call) and not any(u in snapshot.channels or u in hung_up for u in ch.call.channels):
                 ch.call.lost = True  # nobody of it is left, and we did not see how it ended
+            if ch.call.lost and ch.end_reason is None:
+                ch.end_reason = LegEnd.PBX_LOST
             live.hang_up(ch, at)
 
 

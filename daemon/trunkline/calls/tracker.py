@@ -11,7 +11,7 @@ from trunkline.asterisk.lists import Snapshot
 from trunkline.calls import bridging, dialling, during
 from trunkline.calls.live import Fields, Live
 from trunkline.calls.names import Trunks
-from trunkline.calls.record import CallRecord, CallUpdate, Quality, Status
+from trunkline.calls.record import CallRecord, CallUpdate, LegEnd, Quality, Status
 from trunkline.calls.report import report
 from trunkline.calls.restore import restore
 from trunkline.calls.resync import reconcile
@@ -103,6 +103,7 @@ class Tracker:
         for ch in list(live.channels.values()):
             ch.call.lost = True
             ch.call.quality = Quality.ESTIMATED
+            ch.end_reason = ch.end_reason or LegEnd.PBX_LOST
             if ch.uniqueid in live.channels:
                 live.hang_up(ch, at)
         live.bridges.clear()
