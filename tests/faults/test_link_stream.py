@@ -421,6 +421,21 @@ async def test_lag_leaves_the_clocks_difference_out() -> None:
 
 
 @pytest.mark.trio
+async def test_lag_does_not_grow_while_only_pongs_come(autojump_clock: CLOCK) -> None:
+    peer, began = Peer(), trio.current_time()
+    peer.clock = 1_000_000.0
+    async with linked(peer, now=lambda: 1_000_000.0 + trio.current_time() - began) as (link, notes):
+        await peer.conversations[0].send(newchannel(1, at=peer.clock - 0.75))
+        await notes.until(lambda: notes.events)
+        lag_s = link.lag_s
+        pings = peer.asked("Ping")
+        with within(60):
+            await peer.until(lambda: peer.asked("Ping") == pings + 3)  # one for every 5 s of silence
+        assert 0.7 < lag_s < 2
+        assert link.lag_s == lag_s
+
+
+@pytest.mark.trio
 async def test_a_late_pong_is_not_taken_for_a_wrong_clock() -> None:
     now = 1_000_000.0
     peer, notes = Peer(), Notes()

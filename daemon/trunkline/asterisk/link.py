@@ -120,6 +120,7 @@ class Link:
         self._backoff = backoff or Backoff()
         self._clock = now
         self._read_at = now()
+        self._event_read_at = self._read_at
         self._wire: Wire | None = None
         self._guard: Guard | None = None  # None until the PBX has said who it is
         self._timestamps: bool | None = None  # does it set timestampevents? None: no event seen yet
@@ -140,7 +141,7 @@ class Link:
         """How long after its Timestamp the last event was read, the difference of the clocks taken off."""
         if self.last_event_at is None:
             return 0.0
-        return max(0.0, self._read_at + self.clock_offset_s - self.last_event_at)
+        return max(0.0, self._event_read_at + self.clock_offset_s - self.last_event_at)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -355,6 +356,7 @@ class Link:
         if event is None:
             return
         kind, self.last_event_at, _ = event
+        self._event_read_at = self._read_at
         read = self.events_read
         read[kind] = read.get(kind, 0) + 1
         if kind == "Newchannel":
