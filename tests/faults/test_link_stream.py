@@ -376,6 +376,30 @@ async def test_a_pbx_without_timestampevents_is_told_and_followed(stamped_later:
     assert [line["event"] for line in logs].count("link.no_timestamps") == 1
 
 
+def told(notes: Notes) -> list[str]:
+    """The counters of the Uniqueids that the consumer was told of, as events or with a resync."""
+    events = [*notes.events, *(e for _, buffered in notes.snapshots for e in buffered)]
+    return [e.fields["Uniqueid"].rpartition(".")[2] for e in events if "Uniqueid" in e.fields]
+
+
+@pytest.mark.trio
+async def test_no_flood_of_fragments_talks_the_link_out_of_its_timestamps(autojump_clock: CLOCK) -> None:
+    peer = Peer()
+    with capture_logs() as logs:
+        async with linked(peer) as (_, notes):
+            send = peer.conversations[0].send
+            await send(newchannel(1))
+            await send(b"a\r\n\r\n" * 60)
+            await send(packet("Event: Hangup", "Privilege: x", "Channel: y", "Uniqueid: u", "Linkedid: u") * 60)
+            await send(newchannel(2).replace(b"Timestamp: 1795347145.500000\r\n", b""))
+            await send(newchannel(3))
+            with within(30):
+                await notes.until(lambda: "3" in told(notes))
+    seen = told(notes)
+    assert "2" not in seen
+    assert "link.no_timestamps" not in [line["event"] for line in logs]
+
+
 @pytest.mark.trio
 async def test_a_slow_consumer_is_no_reason_for_asterisk_to_drop_us() -> None:
     """The consumer takes its time: the kernel's buffer and the next reads take what Asterisk has to say meanwhile."""

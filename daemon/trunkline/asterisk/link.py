@@ -40,6 +40,7 @@ MISFITS = 20  # so many, and nothing believed between: the PBX was told otherwis
 PING_TRUSTED_S = 1.0  # an answer that takes longer says more about the way than about the clock
 RESYNC_GAP_S = 5.0  # between two resyncs; doubles while each is followed by a reason for another
 RESYNC_GAP_CAP_S = 300.0
+_WHOLE_EVENT = frozenset({"Privilege", "Channel", "ChannelState", "CallerIDName", "Exten", "Uniqueid", "Linkedid"})
 _SAME_BOOT_S = 3.0  # Uptime is whole seconds, cut off, and read a little later
 _OWN_FIELDS = frozenset(("Timestamp", "SystemName", "ActionID", "Uniqueid", "Uptime"))
 _OWN_KINDS: dict[str, None] = dict.fromkeys([*LIST_KINDS, "FullyBooted", "Shutdown"])
@@ -385,9 +386,10 @@ class Link:
 
     def _suspect(self, guard: Guard, frame: Frame, event: Event | None) -> Event | None:
         """The guard did not like this frame: say so and resync, unless only timestampevents is not as assumed."""
-        keys = frame.shape.keys if frame.shape is not None else tuple(frame.fields)
+        # Only a whole event counts as a witness: what a caller writes is too short for one, however often he writes it.
+        keys = frame.shape.keys if frame.shape is not None else ()
         stamped = keys[:3] == ("Event", "Privilege", "Timestamp")
-        odd = event is None and stamped != guard.timestamps
+        odd = event is None and stamped != guard.timestamps and _WHOLE_EVENT.issubset(keys)
         self._misfits = self._misfits + 1 if odd and guard.passed == self._passed else int(odd)
         self._passed = guard.passed
         if self._misfits >= (MISFITS if self.events_read else 1):
