@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 class Following:
     """A link's Consumer. `wake` is called whenever there may be something to take.
 
+    name: of the link; it is what a PBX without a systemname is called.
     A fresh tracker is fed only after `adopt`: until then what the link tells is held back, in order.
     """
 
@@ -50,7 +51,7 @@ class Following:
         return 0 if self._tracker is None else self._tracker.channels
 
     async def wait_for_name(self) -> str:
-        """Return the systemname of the PBX as soon as it has a tracker that waits for `adopt`."""
+        """Return what the PBX is called as soon as it has a tracker that waits for `adopt`."""
         await self._named.wait()
         self._named = trio.Event()
         return self._pbx
@@ -69,14 +70,15 @@ class Following:
 
     def connected(self, hello: Hello) -> None:
         """Take up the calls of this PBX, or end those that its restart has cut."""
-        if self._tracker is None or hello.systemname != self._pbx:
+        pbx = hello.systemname or self.name
+        if self._tracker is None or pbx != self._pbx:
             if self._tracker is not None:  # another PBX answers at this address now
                 self._held = None
                 self._end_all()
                 self._left += self._tracker.take()
-            self._pbx, self._held = hello.systemname, []
+            self._pbx, self._held = pbx, []
             self._misnamed = 0
-            self._tracker = Tracker(hello.systemname, trunks=self._trunks, region=self._region)
+            self._tracker = Tracker(pbx, trunks=self._trunks, region=self._region)
             self._named.set()
         elif hello.restarted:
             self._feed(self._end_all)

@@ -6,6 +6,7 @@ It does the ordinary things (banner, login, lists, Getvar, Ping) until a test te
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import trio
 
@@ -45,7 +46,7 @@ def channel_lines(number: int, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def newchannel(number: int, **options: float) -> bytes:
+def newchannel(number: int, **options: Any) -> bytes:
     return event("Newchannel", *channel_lines(number), **options)
 
 

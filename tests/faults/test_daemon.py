@@ -101,9 +101,9 @@ async def calls_in(url: str) -> list[dict[str, Any]]:
         return await aio.call(select)
 
 
-async def stored(url: str) -> list[dict[str, Any]]:
-    """The calls, as soon as there is one."""
-    while not (calls := await calls_in(url)):  # noqa: ASYNC110  # PostgreSQL tells nobody; the test has a deadline
+async def stored(url: str, *, of: int = 1) -> list[dict[str, Any]]:
+    """The calls, as soon as there are so many."""
+    while len(calls := await calls_in(url)) < of:  # noqa: ASYNC110  # PostgreSQL tells nobody; the test has a deadline
         await trio.sleep(0.05)
     return calls
 
@@ -127,6 +127,21 @@ async def until_ended(url: str, external_id: str, *, of: int) -> None:
         if len(calls) == of and any(call["ended_at"] for call in calls if call["external_id"] == external_id):
             return
         await trio.sleep(0.05)
+
+
+async def integrations_in(url: str) -> list[str]:
+    """What the PBXs are called."""
+
+    async def select() -> list[str]:
+        connection = await asyncpg.connect(url)
+        try:
+            rows = await connection.fetch("SELECT external_id FROM integration ORDER BY external_id")
+            return [row["external_id"] for row in rows]
+        finally:
+            await connection.close()
+
+    async with open_asyncio_thread() as aio:
+        return await aio.call(select)
 
 
 def signal_all(server: Postgres, number: signal.Signals) -> None:
@@ -154,6 +169,25 @@ async def test_an_event_on_the_wire_becomes_a_row(database_url: str, tmp_path: P
             await ran.happened("call.ended")
             (call,) = await calls_in(database_url)
             assert call["ended_at"] is not None
+
+
+@pytest.mark.trio
+async def test_two_pbxs_without_a_systemname_stay_two(database_url: str, tmp_path: Path) -> None:
+    with within(20):
+        async with pbx() as one, pbx() as other:
+            sections = []
+            for peer in (one, other):
+                peer.systemname = ""
+                sections.append({"host": "127.0.0.1", "port": peer.port, "secret": peer.secret})
+            async with running(settings(one, database_url, tmp_path, pbx=sections)) as ran:
+                for peer in (one, other):
+                    await until_followed(peer)
+                    await peer.conversations[0].send(newchannel(1, systemname=None))  # the same Uniqueid
+                calls = await stored(database_url, of=2)
+            names = sorted(f"127.0.0.1:{peer.port}" for peer in (one, other))
+            assert sorted(call["pbx"] for call in calls) == names
+            assert {call["external_id"] for call in calls} == {ran.updates[0].record.external_id}
+            assert await integrations_in(database_url) == names
 
 
 @pytest.mark.trio

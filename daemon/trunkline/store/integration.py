@@ -2,5 +2,5 @@
 
 from typing import Final
 
-# integration.integration_id of a PBX; its external_id is the systemname ('' when it has none).
+# integration.integration_id of a PBX; its external_id is the systemname, or HOST:PORT when it has none.
 PBX_INTEGRATION: Final = "asterisk"

@@ -27,7 +27,7 @@ SELECT call_id, {", ".join(LEG_COLUMNS)} FROM call_leg WHERE call_id = ANY ($1::
 
 
 async def select_live_calls(pool: Pool, account_name: str, pbx: str) -> list[CallRecord]:
-    """The Calls of a PBX (its systemname) that have not ended, oldest first."""
+    """The Calls of a PBX (its systemname, or HOST:PORT) that have not ended, oldest first."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         rows = await connection.fetch(_SELECT_LIVE_CALLS, account_name, PBX_INTEGRATION, pbx)
         legs = await connection.fetch(_SELECT_LEGS, [row["id"] for row in rows])

@@ -103,7 +103,7 @@ call: Final = Table(
     reference("lead_id", "lead", index=True),
     reference("conversation_id", "conversation", index=True),
     Column("recording_id", UUID(), ForeignKey("call_recording.id", ondelete="SET NULL", use_alter=True), nullable=True),
-    word("pbx", ""),  # systemname
+    word("pbx", ""),  # systemname, or HOST:PORT
     text_column("external_id"),  # Linkedid of the first channel; None: it did not come from a PBX
     text_column("channel_id"),  # Uniqueid of the customer's channel
     word("direction"),
