@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,19 +11,20 @@ from ami_peer import Conversation, Peer, packet
 
 from trunkline.cli import main
 
+EVENTS = "CoreShowChannels Status Getvar CoreSettings CoreStatus QueueStatus".split()
 
-def permitted(_: Conversation, fields: dict[str, str]) -> bytes:
-    may = "CoreShowChannels Status Getvar CoreSettings CoreStatus QueueStatus".split()
-    return packet(
-        "Response: Success", f"ActionID: {fields['ActionID']}", *(f"{a}: ... (Priv: reporting,all)" for a in may)
-    )
+
+def permitted_to(may: list[str]) -> Callable[[Conversation, dict[str, str]], bytes]:
+    """An answer to ListCommands."""
+    lines = [f"{action}: ... (Priv: reporting,all)" for action in may]
+    return lambda _, fields: packet("Response: Success", f"ActionID: {fields['ActionID']}", *lines)
 
 
 @pytest.fixture
 def peer() -> Iterator[Peer]:
     """The scripted AMI in a thread of its own: the commands have their own trio."""
     peer, up, token = Peer(), threading.Event(), []
-    peer.answers["ListCommands"] = permitted
+    peer.answers["ListCommands"] = permitted_to(EVENTS)
     scope = trio.CancelScope()
 
     async def serve() -> None:
@@ -56,6 +57,37 @@ def test_doctor_tells_what_it_found(peer: Peer, tmp_path: Path, capsys: pytest.C
     assert "WARN  version" not in out
     assert "ok    systemname      pbx1" in out
     assert "-> " in out
+
+
+def test_doctor_asks_of_a_control_login_only_what_it_may(
+    peer: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    may = "Originate Hangup Redirect Atxfer BlindTransfer Park MixMonitorMute QueuePause Setvar".split()
+
+    def refused(_: Conversation, fields: dict[str, str]) -> bytes:
+        return packet("Response: Error", f"ActionID: {fields['ActionID']}", "Message: Permission denied")
+
+    peer.answers |= {"ListCommands": permitted_to(may), "CoreSettings": refused, "CoreStatus": refused}
+    status = main(["doctor", *words(peer, tmp_path), "--role", "control"])
+    out = capsys.readouterr().out
+    assert status == 0, out
+    for check in ("version", "systemname"):
+        assert f" ?    {check:15} not asked: this login may not\n" in out
+    assert "reporting" not in out
+
+
+def test_doctor_lists_endpoints_and_no_hints(peer: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    devices = ["PJSIP/1001", "Queue:support_pause_PJSIP/1001", "Local/1002@agents", "IAX2/carrier", "Custom:door/1"]
+
+    def listed(_: Conversation, fields: dict[str, str]) -> bytes:
+        mine = f"ActionID: {fields['ActionID']}"
+        rows = [packet("Event: DeviceStateChange", mine, f"Device: {d}", "State: NOT_INUSE") for d in devices]
+        done = packet("Event: DeviceStateListComplete", mine, "EventList: Complete", f"ListItems: {len(rows)}")
+        return packet("Response: Success", mine, "EventList: start") + b"".join(rows) + done
+
+    peer.answers["DeviceStateList"] = listed
+    assert main(["doctor", *words(peer, tmp_path), "--seconds", "0"]) == 1
+    assert "no endpoint matches PJSIP/trunk*; there are: IAX2/carrier, PJSIP/1001\n" in capsys.readouterr().out
 
 
 def test_doctor_says_it_to_a_script_too(peer: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

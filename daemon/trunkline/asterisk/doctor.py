@@ -24,6 +24,8 @@ from trunkline.asterisk.findings import (
     check_trunks,
     check_version,
     check_write_timeout,
+    is_endpoint,
+    not_asked,
 )
 from trunkline.asterisk.session import LinkError, clock, new_action_id
 from trunkline.asterisk.wire import Patience, Wire, open_wire
@@ -85,8 +87,11 @@ async def _examine(
     findings = [Finding(Level.OK, "reachable", f"{settings.address}, logged in as {user}")]
     may = await _permitted(wire)
     own = await _own_section(wire, user) if "GetConfig" in may else {}
-    findings.append(check_version(pbx.version))
-    findings.append(check_systemname(pbx.systemname, settings.systemname))
+    if role is Role.CONTROL and may and "CoreSettings" not in may:
+        findings += [not_asked("version"), not_asked("systemname")]
+    else:
+        findings.append(check_version(pbx.version))
+        findings.append(check_systemname(pbx.systemname, settings.systemname))
     findings += check_privileges(user, role, may)
     before, pong = now(), await wire.ask("Ping")
     pbx_clock = clock(pong) if pong is not None else None
@@ -139,7 +144,7 @@ async def _devices(wire: Wire, ear: _Ear) -> list[str] | None:
         with trio.move_on_after(_ANSWER_S):
             await ear.done[action_id].wait()
         if names := [prefix + row[field] for row in ear.lists[action_id] if field in row]:
-            return sorted(name for name in names if "/" in name)
+            return sorted(filter(is_endpoint, names))
     return None
 
 

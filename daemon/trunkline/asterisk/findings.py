@@ -60,6 +60,17 @@ class Heard(NamedTuple):
     idle: int  # VarSet and Newexten that the tracker has no use for
 
 
+def not_asked(check: str) -> Finding:
+    """What this kind of login need not know, and so had better not be allowed to ask."""
+    return Finding(Level.UNSEEN, check, "not asked: this login may not")
+
+
+def is_endpoint(device: str) -> bool:
+    """Is this device what a phone or a carrier registers as ("PJSIP/1001"), and no hint ("Queue:q_pause_PJSIP/1")?"""
+    technology, slash, _ = device.partition("/")
+    return bool(slash) and technology.isalnum() and technology != "Local"
+
+
 def check_version(version: str) -> Finding:
     """Is this Asterisk one that may go live?"""
     number = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
