@@ -9,7 +9,6 @@ The flood is set beside what the codec alone does with the same bytes, on one co
 import argparse
 import asyncio
 import os
-import re
 import signal
 import statistics
 import subprocess
@@ -23,21 +22,17 @@ from typing import Any
 
 import asyncpg
 
+from streams import SYSTEMNAME, afresh, captures
 from trunkline.asterisk.codec import Decoder
 from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.embedded.postgres import Postgres
 from trunkline.store.migrate import upgrade
 
-CAPTURES = Path(__file__).parents[1] / "tests" / "replay" / "captures"
-SYSTEMNAME = "pbx1"
 RATE = 2_000  # events/s of the latency run
 EVENTS_A_CALL = 86  # of a bridged call, as Asterisk sends it unfiltered (most of them are VarSets)
 P99_LIMIT_MS = 100.0
 RSS_LIMIT_MB = 80.0
 
-_UNIQUEID = re.compile(rb"(?<![\d.])(\d{10})\.(\d{1,5})(?!\d)")
-_CHANNEL = re.compile(rb"-([0-9a-f]{8})(?![0-9a-f-])")
-_BRIDGE = re.compile(rb"(?<![0-9a-f-])[0-9a-f]{8}(?=-[0-9a-f]{4}-)")
 _LISTS = {
     "CoreShowChannels": "CoreShowChannelsComplete",
     "Status": "StatusComplete",
@@ -207,19 +202,8 @@ async def latency(ami: Ami, connection: Any, seconds: float, *, number: int = 0)
 
 def flood_bytes(rounds: int) -> list[bytes]:
     """The captures of one PBX, `rounds` times over, each time other calls."""
-    one = [
-        path.read_bytes()
-        for path in sorted(CAPTURES.glob("*/ami.raw"))
-        if b"SystemName: pbx1\r\n" in path.read_bytes() and "forged" not in path.parent.name
-    ]
-    found = []
-    for number in range(rounds):
-        for n, data in enumerate(one):
-            by = 1 + number * len(one) + n
-            data = _UNIQUEID.sub(lambda m, by=by: b"%d.%d" % (int(m[1]) + by * 1000, int(m[2])), data)
-            data = _CHANNEL.sub(lambda m, by=by: b"-%08x" % ((int(m[1], 16) + by * 1000) % 2**32), data)
-            found.append(_BRIDGE.sub(b"%08x" % by, data))
-    return found
+    ordinary = [data for data in captures() if b"Uniqueid: forged" not in data]
+    return [afresh(data, 1 + time_over) for time_over in range(rounds) for data in ordinary]
 
 
 async def flood(ami: Ami, connection: Any, streams: list[bytes]) -> tuple[float, int]:

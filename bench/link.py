@@ -25,6 +25,7 @@ import structlog
 import trio
 from panoramisk import Manager
 
+from streams import SYSTEMNAME, afresh, captures
 from trunkline.asterisk.codec import Decoder
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.event import Event
@@ -35,8 +36,6 @@ from trunkline.asterisk.session import Credentials
 from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.calls.tracker import Tracker
 
-CAPTURES = Path(__file__).parents[1] / "tests" / "replay" / "captures"
-SYSTEMNAME = "pbx1"
 SENTINEL = (
     b"Event: UserEvent\r\nPrivilege: user,all\r\nTimestamp: 1795347145.000000\r\n"
     b"SystemName: pbx1\r\nUserEvent: BenchEnd\r\n\r\n"
@@ -50,9 +49,12 @@ LISTS = {
 }
 
 
-def captures() -> list[bytes]:
-    read = [file.read_bytes() for file in sorted(CAPTURES.glob("[!q]*/ami*.raw"))]
-    return [raw for raw in read if b"Event: Shutdown\r\n" not in raw and b"EventList: start\r\n" not in raw]
+def pieces_of(times: int) -> list[bytes]:
+    """The flood, in pieces between which an answer may stand."""
+    ordinary = [
+        data for data in captures("[!q]*") if b"Event: Shutdown\r\n" not in data and b"EventList: start\r\n" not in data
+    ]
+    return [afresh(data, time_over) for time_over in range(times) for data in ordinary]
 
 
 def answer(action: dict[str, str]) -> bytes:
@@ -75,23 +77,22 @@ def answer(action: dict[str, str]) -> bytes:
 
 def flood(times: int) -> None:
     """The other process: the flood begins when ParkedCalls, the last list, was answered."""
-    pieces = captures()
+    pieces = pieces_of(times)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         while True:
             client, _ = listener.accept()
-            threading.Thread(target=_serve, args=(client, pieces, times), daemon=True).start()
+            threading.Thread(target=_serve, args=(client, pieces), daemon=True).start()
 
 
-def _serve(client: socket.socket, pieces: list[bytes], times: int) -> None:
+def _serve(client: socket.socket, pieces: list[bytes]) -> None:
     turn = threading.Lock()  # answers stand between two captures, never inside one
 
     def pour() -> None:
         try:
-            for _ in range(times):
-                for piece in pieces:
-                    with turn:
-                        client.sendall(piece)
+            for piece in pieces:
+                with turn:
+                    client.sendall(piece)
             with turn:
                 client.sendall(SENTINEL)
         except OSError:
@@ -210,23 +211,23 @@ def main() -> int:
         flood(arguments.times)
         return 0
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # forged events are meant here
-    corpus = b"".join(captures())
-    events = corpus.count(b"\r\n\r\n") * arguments.times
+    corpus = b"".join(pieces_of(arguments.times))
+    events = corpus.count(b"\r\n\r\n")
     words = [sys.executable, os.fspath(Path(__file__)), "--flood", "--times", str(arguments.times)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as writer:
         try:
             assert writer.stdout is not None
             port = int(writer.stdout.readline())
             runs: list[tuple[str, Callable[[], Took]]] = [
-                ("codec alone, no socket", lambda: codec(corpus * arguments.times)),
-                ("codec + guard + tracker, no socket", lambda: tracked(corpus * arguments.times)),
+                ("codec alone, no socket", lambda: codec(corpus)),
+                ("codec + guard + tracker, no socket", lambda: tracked(corpus)),
                 ("the whole link + tracker", lambda: trio.run(trunkline, port)),
                 ("panoramisk, one callback", lambda: asyncio.run(panoramisk(port))),
             ]
             took = [[run() for _, run in runs] for _ in range(arguments.rounds)]
         finally:
             writer.kill()
-    size = len(corpus) * arguments.times / 1e6
+    size = len(corpus) / 1e6
     print(f"{events} AMI packets, {size:.0f} MB in one flood, median of {arguments.rounds} rounds in turn")
     rates = []
     for n, (name, _) in enumerate(runs):
