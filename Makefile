@@ -48,8 +48,9 @@ $(SYNCED): pyproject.toml uv.lock
 	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON) here: apt-get install python3 python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "trunkline needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
-	@[ -x $(BIN)/pip ] || [ -x $(BIN)/uv ] || { echo "setting up .venv ..."; $(PYTHON) -m venv .venv; } \
+	@[ -x $(BIN)/pip ] || [ -x $(BIN)/uv ] || { echo "making .venv with $$($(PYTHON) -V) ..."; $(PYTHON) -m venv .venv; } \
 	  || { rm -rf .venv; echo "python3 cannot make a virtual environment here: apt-get install python3-venv"; exit 1; }
-	@[ -x $(BIN)/uv ] || $(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	@[ -x $(BIN)/uv ] || { echo "fetching uv from PyPI ..."; $(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'; }
+	@echo "fetching the $$(grep -c '^source = { registry' uv.lock) packages of uv.lock from PyPI ..."
 	@$(BIN)/uv sync --quiet --frozen --all-extras
 	@touch $(SYNCED)

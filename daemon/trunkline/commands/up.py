@@ -4,13 +4,15 @@ PostgreSQL and Asterisk are children of this process and end with it, however it
 """
 
 import argparse
+import fcntl
 import math
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,13 @@ class _Up:
         """Start everything, have a call made, and stay."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            with _taken(self._directory):
+                await self._run()
+        except OSError as error:
+            raise CannotRun(f"{error.strerror}: {error.filename or self._directory}") from error
+
+    async def _run(self) -> None:
+        try:
             async with trio.open_nursery() as nursery:
                 async with trio.open_nursery() as starting:
                     starting.start_soon(self._start_postgres)
@@ -115,8 +124,6 @@ class _Up:
                 self._screen.say(f"the daemon runs: {self._http_url}")
                 await self._follow(nursery)
                 nursery.cancel_scope.cancel()
-        except OSError as error:
-            raise CannotRun(f"{error.strerror}: {error.filename or self._directory}") from error
         finally:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
@@ -193,6 +200,23 @@ class _Up:
             await self._screen.show(update, self._http_url)
             if "call.ended" in update.happened:
                 self._ended.set()
+
+
+@contextmanager
+def _taken(directory: Path) -> Iterator[None]:
+    """Keep others out of the directory until the end, ours or the block's. Raises CannotRun where one is in it."""
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotRun(
+                f"another `make run` uses {directory}: stop it, or use another directory: "
+                'make run ARGS="--directory .trunkline/second"'
+            ) from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def _http_port(asked: int | None) -> int:
