@@ -38,6 +38,9 @@ def bridge_enter(live: Live, f: Fields, at: float) -> None:
     if bridge.holding and f.get("BridgeType") == "parking" and not parked_now(ch):
         ch.call.parked.append(ParkState(ch.uniqueid, None, "", at))
     live.enter(ch, bridge, at)
+    partner = ch.partner
+    if partner is not None and partner.plumbing and partner.bridge is None and partner.left != bridge.uniqueid:
+        live.enter(partner, bridge, at)  # the Local half it answered; if its own BridgeEnter is lost, all behind it is
     _whom_the_bridge_counts(live, ch, bridge, f, at)
 
 
@@ -144,6 +147,9 @@ def blind_transfer(live: Live, f: Fields, at: float) -> None:
     call = who.call
     if any(t.kind is TransferKind.BLIND and t.at == at for t in call.transfers):
         return
+    parked = parked_now(who)
+    if parked is not None and at - parked.at < _SAME_MOMENT:
+        return  # the REFER to the parking extension is no transfer to anybody
     transfer = TransferState(TransferKind.BLIND, by.party if by else None, f.get("Extension"), at, who.uniqueid)
     call.transfers.append(transfer)
     if by is not None:
@@ -170,6 +176,7 @@ def attended_transfer(live: Live, f: Fields, at: float) -> None:
     who = transferee or target
     if who is None:
         return
+    consulted = second.call.asked_for if second is not None and second.call is not who.call else None
     for other in (first, second, target):
         if other is not None and other.call is not who.call:
             live.merge(who.call, other.call, at)
@@ -177,7 +184,7 @@ def attended_transfer(live: Live, f: Fields, at: float) -> None:
     human = _human_behind(live, target) if target is not None else None
     if human is None:
         human = next((h for h in live.humans_with(who) if h is not first and h is not second), None)
-    to = human.party if human is not None else known(f.get("TransferTargetCallerIDNum"))
+    to = human.party if human is not None else consulted or known(f.get("TransferTargetCallerIDNum"))
     if human is not None:
         human.role = Role.TRANSFER_TARGET
     _attended(live, who, by, to, at, tentative=False)
@@ -208,7 +215,8 @@ def _attended(live: Live, who: Channel, by: str | None, to: str | None, at: floa
             return
     transfer = TransferState(TransferKind.ATTENDED, by, to, at, who.uniqueid)
     transfer.tentative = tentative
-    transfer.result = "ANSWERED"
+    if tentative or any(peer.party != by for peer in live.humans_with(who)):
+        transfer.result = "ANSWERED"
     call.transfers.append(transfer)
     live.mark(call, "call.transferred")
 

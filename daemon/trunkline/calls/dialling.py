@@ -2,7 +2,7 @@
 
 from trunkline.calls.live import Fields, Live
 from trunkline.calls.model import BUSY, DOWN, RINGING, UP, Call, Channel, TransferState
-from trunkline.calls.names import dialled_number, endpoint_of, is_plumbing, known, withheld
+from trunkline.calls.names import dialled_number, endpoint_of, is_outside_number, is_plumbing, known, withheld
 from trunkline.calls.record import LegEnd, Role, TransferKind
 
 _REFUSED = {"17": LegEnd.BUSY, "21": LegEnd.DECLINED}
@@ -128,7 +128,7 @@ def redirected(live: Live, ch: Channel, exten: str | None, at: float) -> None:
     if ch.pulled_at is None or exten is None:
         return
     ch.pulled_at = None
-    if any(t.transferee == ch.uniqueid and t.result is None for t in call.transfers):
+    if any(t.transferee == ch.uniqueid and (t.result is None or at - t.at < 1.0) for t in call.transfers):
         return
     by = live.channel_named(ch.blind_by) if ch.blind_by is not None else None
     kind = TransferKind.REDIRECT if ch.blind_by is None else TransferKind.BLIND  # whose event was lost
@@ -155,6 +155,9 @@ def dial_end(live: Live, f: Fields, at: float) -> None:
         if status == "ANSWER":
             if dest.answered_at is None:
                 dest.answered_at = at
+            shown = known(f.get("DestCallerIDNum"))
+            if dest.is_trunk and dest.dialled_number is None and shown is not None and is_outside_number(shown):
+                dest.dialled_number = shown  # its DialBegin was lost
             if source is not None:
                 source.partner, dest.partner = dest, source
                 redirected(live, source, f.get("Exten"), at)  # where its DialBegin was lost
@@ -164,7 +167,16 @@ def dial_end(live: Live, f: Fields, at: float) -> None:
                 call.forwarded_from = dest.party
         elif not dest.plumbing:
             call.dial_status = status
+        elif status == "NOANSWER":
+            rang_out_behind(dest)
         live.mark(call)
+
+
+def rang_out_behind(local: Channel) -> None:
+    """The time for a Local channel is up, and with it that of the phones behind it; app_dial calls those cancelled."""
+    for leg in local.call.legs.values():
+        if leg.dialled_by is local.local_peer and leg.dialled_by is not None and leg.answered_at is None:
+            leg.dial_status = "NOANSWER"
 
 
 def originate_response(live: Live, f: Fields, at: float) -> None:

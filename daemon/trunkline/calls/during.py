@@ -1,6 +1,6 @@
 """What happens while a Call lives: queue, hold, digits, recording, variables and the dialplan's steps."""
 
-from trunkline.calls.dialling import redirected, rings
+from trunkline.calls.dialling import rang_out_behind, redirected, rings
 from trunkline.calls.live import Fields, Live
 from trunkline.calls.model import Call, Channel, HoldState, RecordingState
 from trunkline.calls.names import known
@@ -85,6 +85,8 @@ def agent_ring_no_answer(live: Live, f: Fields, at: float) -> None:
     dest = live.channel(f, at, "Dest")
     if found is not None and dest is not None and dest.dial_status is None:
         dest.dial_status = "NOANSWER"
+        if dest.plumbing:
+            rang_out_behind(dest)
         live.mark(found[1])
 
 

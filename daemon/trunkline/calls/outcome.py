@@ -50,10 +50,15 @@ _WEIGHT = [
 ]
 
 
+def is_originated(call: Call) -> bool:
+    """Did the PBX ring the first phone itself (Originate: click to dial, call back)?"""
+    return call.starter is not None and (call.click_to_dial or call.starter.dialled_by is call.starter)
+
+
 def direction_of(call: Call) -> Direction:
     """INBOUND, OUTBOUND or INTERNAL, by who started it and who was dialled."""
     starter = call.starter
-    originated = starter is not None and (call.click_to_dial or starter.dialled_by is starter)
+    originated = is_originated(call)
     if starter is not None and starter.is_trunk and not originated:
         return Direction.INBOUND
     if any(leg.is_trunk for leg in call.legs.values()):
@@ -120,9 +125,14 @@ def outcome(call: Call, direction: Direction, by: EndedBy) -> tuple[Status, EndR
         return missed, EndReason.PBX_LOST
     starter = call.starter
     tried = [end for leg in call.legs.values() if leg is not starter and (end := leg_end(leg)) is not None]
-    rung_by_pbx = starter is not None and (call.click_to_dial or starter.dialled_by is starter)
-    if rung_by_pbx and starter is not None and starter.answered_at is None:
-        return Status.NO_ANSWER, EndReason.AGENT_NO_ANSWER
+    if starter is not None and is_originated(call):
+        if not starter.is_trunk and starter.answered_at is None:
+            return Status.NO_ANSWER, EndReason.AGENT_NO_ANSWER
+        if starter.is_trunk and starter.answered_at is not None:
+            return Status.NO_ANSWER, EndReason.AGENT_NO_ANSWER  # the customer was there, nobody for him
+        if starter.is_trunk:
+            end = leg_end(starter)
+            return _not_answered(call, missed, [end] if end is not None else [])
     if by is EndedBy.CALLER:
         if tried and not call.gave_up_ringing and call.dial_status not in {None, "CANCEL"} and call.queue is None:
             return _not_answered(call, missed, tried)  # all had refused before he hung up, on a busy tone perhaps

@@ -42,7 +42,12 @@ def report(call: Call, pbx: str, region: str | None) -> CallRecord:
         if by is not EndedBy.CALLEE and reason in {EndReason.BUSY, EndReason.DECLINED}:
             by = EndedBy.CALLEE  # whose phone refused
     customer = _customer(call, direction)
-    who, to = call.who or "", call.asked_for or ""
+    who, to, private, answered_by = call.who or "", call.asked_for or "", call.private, call.answered_by
+    if direction is Direction.OUTBOUND and starter is not None and starter.is_trunk:
+        # called back: the customer was rung first, then somebody inside
+        inside = next((leg.party for leg in call.legs.values() if not leg.is_trunk), None)
+        who, to, private = inside or to, starter.party or "", False
+        answered_by = to if call.answered_at is not None else None
     talk, held = _talk_and_hold(call) if ended_at is not None else (None, None)
     until = call.answered_at if call.answered_at is not None else ended_at
     last = call.last_peer
@@ -59,7 +64,7 @@ def report(call: Call, pbx: str, region: str | None) -> CallRecord:
             phone_number=who if direction is Direction.INBOUND else to,
             from_e164=e164(who, region),
             to_e164=e164(to, region),
-            from_private=call.private,
+            from_private=private,
             caller_name=call.name,
             started_at=moment(call.started_at),
             answered_at=_maybe(call.answered_at),
@@ -70,8 +75,8 @@ def report(call: Call, pbx: str, region: str | None) -> CallRecord:
             hold_seconds=held,
             end_reason=reason,
             ended_by=by,
-            answered_by=call.answered_by,
-            last_party=last if last not in {call.answered_by, call.who} else None,
+            answered_by=answered_by,
+            last_party=last if last not in {answered_by, who} else None,
             rang=list(call.rang),
             queue=call.queue,
             queue_wait_seconds=_queue_wait(call),
