@@ -36,8 +36,8 @@ check: $(SYNCED)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(SYNCED)  ## the figures in the README, beside the peers'
-	@status=0; for figures in bench/*.py; do echo "== $$figures"; $(BIN)/python $$figures || status=1; done; exit $$status
+bench: $(SYNCED)  ## the figures in the README, beside the peers' (ARGS="bench/memory.py" for one)
+	@$(BIN)/python bench/run.py $(ARGS)
 
 clean:  ## remove .venv, .trunkline and caches
 	rm -rf "$$(readlink .trunkline/postgres/elsewhere || echo .trunkline)"

@@ -16,6 +16,7 @@ from trunkline.asterisk.guard import Guard
 from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.calls.tracker import Tracker
 from trunkline.garbage import settle
+from verdict import Promises, headline
 
 CHUNK = 1 << 16
 TIMES_OVER = 6  # all captures, one session: what a session learns at its start is a small part of it
@@ -73,6 +74,7 @@ def main() -> int:
     stream = b"".join(afresh(data, time_over) for time_over in range(TIMES_OVER) for data in captures())
     events = stream.count(b"\r\n\r\n")
     data = chunks(stream)
+    headline(f"decode + guard + track of {events:,} AMI packets on one core, beside panoramisk parsing them")
     settle()  # as the daemon does once it has started, and for the peer alike
     runs = (panoramisk, decode, track)
     took = [[seconds(run, data) for run in runs] for _ in range(arguments.rounds)]  # in turn: one machine, one minute
@@ -84,8 +86,10 @@ def main() -> int:
     )
     print(f"panoramisk parses            {peer:10,.0f} events/s")
     print(f"trunkline decodes            {only:10,.0f} events/s  {only_ratio:5.1f} x")
-    print(f"decodes + guards + tracks    {ours:10,.0f} events/s  {ratio:5.1f} x  (at least 6, aiming at 10)")
-    return 0 if ratio >= 6 else 1
+    print(f"decodes + guards + tracks    {ours:10,.0f} events/s  {ratio:5.1f} x")
+    promises = Promises()
+    promises.tell("at least 6 x panoramisk, aiming at 10", f"{ratio:.1f} x", kept=ratio >= 6)
+    return promises.status
 
 
 if __name__ == "__main__":
