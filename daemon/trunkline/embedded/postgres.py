@@ -25,6 +25,7 @@ from urllib.parse import quote
 import asyncpg
 
 from trunkline.embedded.launch import Child
+from trunkline.embedded.leftovers import mark, sweep
 from trunkline.embedded.postgres_programs import Programs, find_programs, own_directory, reachable
 
 Mode = Literal["smart", "fast", "immediate"]
@@ -116,8 +117,8 @@ class Postgres:
             self._end_orphan(home / "data")
             self._child = self._serve(programs, home)
         except BaseException:
-            self._release()
             self._forget()
+            self._release()
             raise
 
     def stop(self, mode: Mode = "fast") -> None:
@@ -131,9 +132,10 @@ class Postgres:
             else:
                 child.send(signal.SIGKILL)
                 child.wait()
-        self._release()
         if mode != "immediate":
             self._forget()
+        if mode != "immediate" or self._asked is not None:
+            self._release()  # what is temporary stays ours until it is removed
 
     def remove(self) -> None:
         """Stop the server and delete its data, wherever they are."""
@@ -190,6 +192,7 @@ class Postgres:
 
     def _make_home(self) -> Path:
         if self._asked is None:
+            sweep()
             home = Path(tempfile.mkdtemp(prefix="trunkline-postgres-"))
         else:
             home = self._asked.resolve()
@@ -206,6 +209,8 @@ class Postgres:
         return home
 
     def _take(self, home: Path) -> None:
+        if self._lock is not None:
+            return
         lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -215,6 +220,7 @@ class Postgres:
                 f"another process keeps a server on {home}: stop it, or use another directory"
             ) from None
         self._lock = lock
+        mark(home, None if self._asked is None else self._asked.resolve())
 
     def _release(self) -> None:
         if self._lock is not None:

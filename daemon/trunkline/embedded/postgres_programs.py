@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _OLDEST: Final = 13  # gen_random_uuid() without an extension
-_OWN: Final = Path("/var/tmp")  # noqa: S108  # only directories that root made there are used: see own_directory
+OWN: Final = Path("/var/tmp")  # noqa: S108  # only directories that root made there are used: see own_directory
 _DEBIAN: Final = Path("/usr/lib/postgresql")
 
 
@@ -70,7 +70,7 @@ def own_directory(what: str, where: Path) -> Path:
 
     Only for root. Raises PermissionError when somebody else made it.
     """
-    directory = _OWN / f"trunkline-{what}-{hashlib.sha256(os.fsencode(where)).hexdigest()[:16]}"
+    directory = OWN / f"trunkline-{what}-{hashlib.sha256(os.fsencode(where)).hexdigest()[:16]}"
     try:
         directory.mkdir(mode=0o711)
     except FileExistsError:
