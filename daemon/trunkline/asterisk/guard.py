@@ -145,10 +145,9 @@ class Guard:
                     return self._refused("systemname")
                 self.passed += 1
                 if self.timestamps:
-                    try:
-                        now = float(fields["Timestamp"])
-                    except ValueError:
+                    if not _TIMESTAMP.fullmatch(fields["Timestamp"]):
                         return self._refused("timestamp")
+                    now = float(fields["Timestamp"])
             return tuple.__new__(Event, (frame.kind, now, fields))  # half the cost of Event(...)
         return self._check_irregular(frame, now)
 
@@ -190,12 +189,8 @@ class Guard:
         return Event(kind, self._time(fields, now), fields)
 
     def _time(self, fields: dict[str, str], now: float) -> float:
-        if not self.timestamps:
-            return now
-        try:
-            return float(fields["Timestamp"])
-        except ValueError:
-            return now
+        stamped = self.timestamps and _TIMESTAMP.fullmatch(fields["Timestamp"])
+        return float(fields["Timestamp"]) if stamped else now
 
     def _refused(self, reason: str) -> Event | None:
         self.suspicious += 1

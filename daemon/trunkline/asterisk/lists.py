@@ -32,6 +32,39 @@ _COMPLETE_KINDS = {
 LIST_KINDS = frozenset(_ROW_KINDS) | frozenset(_COMPLETE_KINDS)
 
 
+_SNAPSHOT = (
+    "Channel ChannelState ChannelStateDesc CallerIDNum CallerIDName ConnectedLineNum ConnectedLineName Language "
+    "AccountCode Context Exten Priority Uniqueid Linkedid"
+).split()
+_BEHIND = {
+    "CoreShowChannel": frozenset("Application ApplicationData Duration BridgeId ChanVariable ActionID".split()),
+    "Status": frozenset(
+        "Type DNID EffectiveConnectedLineNum EffectiveConnectedLineName TimeToHangup BridgeID Application Data "
+        "Nativeformats Readformat Readtrans Writeformat Writetrans Callgroup Pickupgroup Seconds Variable ChanVariable "
+        "ActionID".split()
+    ),
+}
+
+
+def _is_regular(frame: Frame) -> bool:
+    """Are these the row's own keys, in Asterisk's order, and no caller's? Values behind a channel's ids may repeat."""
+    if "\r\n\r\n" in frame.irregular:
+        return False
+    repeated = {key for key, _ in frame.repeated}
+    behind = _BEHIND.get(frame.kind)
+    if behind is None:
+        return not repeated
+    keys = list(frame.fields)
+    start = keys.index("Channel") if "Channel" in keys else len(keys)
+    end = start + len(_SNAPSHOT)
+    return (
+        repeated <= {"Variable", "ChanVariable"}
+        and keys[start:end] == _SNAPSHOT
+        and set(keys[:start]) <= {"Event", "Privilege", "ActionID"}
+        and set(keys[end:]) <= behind
+    )
+
+
 class Snapshot(NamedTuple):
     """What the PBX says is there. All rows as AMI has them (names still C-escaped)."""
 
@@ -41,7 +74,8 @@ class Snapshot(NamedTuple):
     queue_entries: list[dict[str, str]]
     parked: list[dict[str, str]]
     variables: dict[str, dict[str, str]]  # by Uniqueid: what Getvar found, name -> value
-    whole: bool = True  # False: a row was broken or missing, so absence from `channels` proves nothing
+    whole: bool = True  # False: a row is missing, so absence from `channels` proves nothing
+    unreadable: frozenset[str] = frozenset()  # names of channels whose rows callers broke: nothing is known of those
 
 
 class ListCollector:
@@ -56,6 +90,8 @@ class ListCollector:
         self._open: dict[str, str] = dict(self._sent or {})
         self._rows: dict[str, list[dict[str, str]]] = {}
         self._whole = True
+        self._broken: dict[str, int] = {}
+        self._unreadable: set[str] = set()
         self.started = False
         self.failed: dict[str, str] = {}  # action -> the PBX's words, where it refused
 
@@ -77,14 +113,15 @@ class ListCollector:
         rows = self._rows.setdefault(action, [])
         if _COMPLETE_KINDS.get(frame.kind) == action:
             expected = frame.fields.get("ListItems", "")
-            if expected.isdigit() and int(expected) != len(rows):
+            if expected.isdigit() and int(expected) != len(rows) + self._broken.get(action, 0):
                 self._whole = False
             del self._open[action_id]
         elif _ROW_KINDS.get(frame.kind) == action:
-            if "Variable" not in {k for k, _ in frame.repeated} and (frame.repeated or "\r\n\r\n" in frame.irregular):
-                self._whole = False  # a caller's value broke it
-            else:
+            if _is_regular(frame):
                 rows.append(frame.fields | {"": frame.kind})
+            else:  # a caller's value broke it; the channel's name stands before any of those
+                self._broken[action] = self._broken.get(action, 0) + 1
+                self._unreadable.add(frame.fields.get("Channel", ""))
         return True
 
     def _response(self, action_id: str, fields: dict[str, str]) -> bool:
@@ -131,6 +168,7 @@ class ListCollector:
             self.rows("ParkedCalls"),
             variables or {},
             self._whole and "CoreShowChannels" in self._rows,
+            frozenset(self._unreadable),
         )
 
 

@@ -34,7 +34,7 @@ def bridge_enter(live: Live, f: Fields, at: float) -> None:
         # he who consulted makes room for the caller: an attended transfer, whether or not its event comes
         _attended(live, ch, swapped.party, next((m.party for m in bridge.members.values()), None), at, tentative=True)
     if bridge.conference is not None and not ch.plumbing:
-        _joins(live, ch, bridge.conference, at)
+        _joins(live, ch, bridge)
     if bridge.holding and f.get("BridgeType") == "parking" and not parked_now(ch):
         ch.call.parked.append(ParkState(ch.uniqueid, None, "", at))
     live.enter(ch, bridge, at)
@@ -88,7 +88,8 @@ def bridge_leave(live: Live, f: Fields, at: float) -> None:
     if ch.requested_hangup is None and ch.soft_hangup_at is None and all(p.requested_hangup is None for p in peers):
         for pulled in (ch, *peers):
             pulled.pulled_at = at
-    if call.first_left is None and ch.soft_hangup_at is None:
+    transferred = any(t.result is None for t in call.transfers)
+    if call.first_left is None and ch.soft_hangup_at is None and not transferred:
         call.first_left = ch
 
 
@@ -152,6 +153,7 @@ def blind_transfer(live: Live, f: Fields, at: float) -> None:
         return  # the REFER to the parking extension is no transfer to anybody
     transfer = TransferState(TransferKind.BLIND, by.party if by else None, f.get("Extension"), at, who.uniqueid)
     call.transfers.append(transfer)
+    call.first_left = None
     if by is not None:
         _transferred(call, by, transferee)
     live.mark(call, "call.transferred")
@@ -236,6 +238,7 @@ def parked_call(live: Live, f: Fields, at: float) -> None:
     if ch is None:
         return
     call = ch.call
+    call.first_left = None
     space = f["ParkingSpace"]
     by = known(f.get("ParkerDialString"))
     parker = by.rpartition("/")[2] if by is not None else None
@@ -296,23 +299,32 @@ def conference_join(live: Live, f: Fields, at: float) -> None:
     bridge = _described(live, f)
     bridge.conference = f["Conference"]
     if not ch.plumbing:
-        _joins(live, ch, f["Conference"], at)
+        _joins(live, ch, live.bridge(f["BridgeUniqueid"]))
     if ch.bridge is not bridge:
         live.enter(ch, bridge, at)
 
 
-def _joins(live: Live, ch: Channel, conference: str, at: float) -> None:
+def _joins(live: Live, ch: Channel, bridge: Bridge) -> None:
     call = ch.call
-    call.conference = conference
+    call.conference = bridge.conference or call.conference
     party = call.who if ch is call.starter else ch.party
+    others = {m.call.external_id: m.call for m in bridge.members.values() if not m.plumbing and m.call is not call}
     if party is not None and party not in call.participants:
         call.participants.append(party)
         if ch.role is None:
             ch.role = Role.PARTICIPANT
         live.mark(call)
+    for other in others.values():  # another customer's Call in the same room: each knows all who were there
+        added = [p for p in call.participants if p not in other.participants]
+        call.participants += [p for p in other.participants if p not in call.participants]
+        if added:
+            other.participants += added
+            live.mark(other)
 
 
 def conference_leave(live: Live, f: Fields, at: float) -> None:
     ch = live.channel(f, at)
     if ch is not None and not ch.plumbing:
-        _joins(live, ch, f["Conference"], at)
+        bridge = live.bridge(f["BridgeUniqueid"])
+        bridge.conference = f["Conference"]
+        _joins(live, ch, bridge)

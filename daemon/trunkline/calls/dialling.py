@@ -23,6 +23,8 @@ def newchannel(live: Live, f: Fields, at: float) -> None:
     call = ch.call
     if ch is call.starter and ch.state == DOWN:
         ch.dialled_by = ch  # nobody here dialled it, and it did not call us: the PBX rings it
+    if ch.plumbing and ch.state == DOWN and uniqueid == call.external_id:
+        call.originated_local = ch.endpoint
     if not ch.plumbing:
         live.mark(call, "call.ringing" if ch is call.starter else None)
 
@@ -130,6 +132,9 @@ def redirected(live: Live, ch: Channel, exten: str | None, at: float) -> None:
     ch.pulled_at = None
     if any(t.transferee == ch.uniqueid and (t.result is None or at - t.at < 1.0) for t in call.transfers):
         return
+    call.first_left = None
+    if any(t.to == exten and abs(at - t.at) < 1.0 for t in call.transfers):
+        return  # both parties of a talk were redirected
     by = live.channel_named(ch.blind_by) if ch.blind_by is not None else None
     kind = TransferKind.REDIRECT if ch.blind_by is None else TransferKind.BLIND  # whose event was lost
     call.transfers.append(TransferState(kind, by, exten, at, ch.uniqueid))
@@ -199,7 +204,11 @@ def originate_response(live: Live, f: Fields, at: float) -> None:
 
 def _is_originated(call: Call, endpoint: str) -> bool:
     ch = call.starter
-    return ch is not None and ch.dialled_by is ch and ch.endpoint == endpoint and not call.click_to_dial
+    if call.click_to_dial or ch is None:
+        return False
+    if call.originated_local is not None:
+        return call.originated_local == endpoint.removesuffix("/n")
+    return ch.dialled_by is ch and ch.endpoint == endpoint
 
 
 def _is_up(ch: Channel, f: Fields, at: float) -> None:
@@ -230,6 +239,7 @@ def hangup_request(live: Live, f: Fields, at: float) -> None:
         if ch is call.starter and call.answered_at is not None and ch is not call.lead and ch.bridge is None:
             return  # the one who started it left a Call that goes on without him
         call.hung_up_by = ch
+        call.gave_up_waiting = call.queue_joined_at is not None and call.queue_ended_at is None
         call.gave_up_ringing = any(
             leg.ended_at is None and leg.dial_status is None and leg.dialled_by is not None
             for leg in call.legs.values()

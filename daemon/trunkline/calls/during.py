@@ -168,7 +168,7 @@ def varset(live: Live, f: Fields, at: float) -> None:
         if value == "FAILED" and ch is call.starter:
             call.stasis_failed = True
     elif name == "VMSTATUS":
-        if call.answered_at is None and ch is call.starter:
+        if call.answered_at is None and (ch is call.starter or ch.plumbing):
             call.voicemail = True
     elif name == "TL_DID":
         if ch is call.starter and value and call.asked_for is None:
@@ -213,7 +213,7 @@ def newexten(live: Live, f: Fields, at: float) -> None:
         return
     ch.application = f["Application"]
     call = ch.call
-    if ch.application == "VoiceMail" and ch is call.starter and call.answered_at is None:
+    if ch.application == "VoiceMail" and (ch is call.starter or ch.plumbing) and call.answered_at is None:
         call.voicemail = True
         live.mark(call)
     elif ch.application == "MixMonitor":

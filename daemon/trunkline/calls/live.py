@@ -7,7 +7,7 @@ made again.
 
 from collections import deque
 
-from trunkline.calls.model import UP, Bridge, Call, Channel
+from trunkline.calls.model import RING, UP, Bridge, Call, Channel
 from trunkline.calls.names import Trunks, age, endpoint_of, extension_of, known, unescape, withheld
 from trunkline.calls.record import Quality, Role
 
@@ -30,6 +30,18 @@ _PREFIXES = (
 _ID_KEYS = {p: (p + "Uniqueid", p + "Linkedid", p + "Channel") for p in _PREFIXES}
 _GONE_FOR = 120.0  # s of the PBX's time for which a hung-up channel is remembered
 _RECENT_FOR = 10.0  # s for which an ended Call can still be put right by an event that came late
+
+
+def _is_customer(ch: Channel | None) -> bool:
+    return ch is not None and ch.is_trunk and ch.came_in
+
+
+def _strangers(one: Channel, other: Channel) -> bool:
+    """Two customers in one conference room: each has a Call of his own, however long the room lives."""
+    conference = (one.bridge is not None and one.bridge.conference) or (
+        other.bridge is not None and other.bridge.conference
+    )
+    return bool(conference) and _is_customer(one.call.starter) and _is_customer(other.call.starter)
 
 
 class Live:
@@ -125,6 +137,7 @@ class Live:
     def learn(self, ch: Channel, f: Fields, prefix: str = "") -> None:
         """Take from a channel's first fields what later ones may no longer say."""
         ch.state = f.get(prefix + "ChannelState", ch.state)
+        ch.came_in = ch.came_in or ch.state == RING
         if ch.state == UP and ch.answered_at is None:
             ch.answered_at = ch.started_at
         ch.number = f.get(prefix + "CallerIDNum")
@@ -193,12 +206,25 @@ class Live:
         a.recordings += b.recordings
         a.rang += [r for r in b.rang if r not in a.rang]
         a.participants += [p for p in b.participants if p not in a.participants]
-        a.queue = a.queue or b.queue
+        if a.queue is None and b.queue is not None:
+            a.queue, a.queue_position, a.queue_outcome = b.queue, b.queue_position, b.queue_outcome
+            a.queue_joined_at, a.queue_ended_at = b.queue_joined_at, b.queue_ended_at
         a.conference = a.conference or b.conference
+        a.voicemail = a.voicemail or b.voicemail
+        a.digits = a.digits or b.digits
+        a.forwarded_from = a.forwarded_from or b.forwarded_from
+        a.diverted_from = a.diverted_from or b.diverted_from
         a.quality = max(a.quality, b.quality, key=list(Quality).index)
         a.ended_at = None
-        if a.starter is None:  # the elder had nothing but plumbing
+        if a.starter is None or (_is_customer(b.starter) and not _is_customer(a.starter)):
+            # the elder had nothing but plumbing, or people inside: a Call is the customer's
+            if a.starter is not None and a.starter.role is Role.CALLER:
+                a.starter.role = Role.AGENT
             a.starter, a.lead, a.who, a.name, a.asked_for = b.starter, b.lead, b.who, b.name, b.asked_for
+            a.private, a.talks, a.last_peer = b.private, b.talks, b.last_peer
+            a.answered_at, a.answered_by = b.answered_at, b.answered_by
+            if a.starter is not None:
+                a.starter.role = Role.CALLER
         self.dirty.pop(b.external_id, None)
         if b in self.recent:
             self.recent.remove(b)
@@ -244,7 +270,7 @@ class Live:
         if ch.plumbing and ch.local_peer is not None:
             around += [c for c in self.humans_with(ch.local_peer) if c not in around]
         for other in around[1:]:
-            if other.call is not around[0].call:
+            if other.call is not around[0].call and not _strangers(around[0], other):
                 self.merge(around[0].call, other.call, at)
         if len(around) > 1:
             for human in around:
@@ -306,6 +332,8 @@ class Live:
             return
         if before is not None:
             before.members.pop(ch.uniqueid, None)
+            if not before.members:
+                self.bridges.pop(before.uniqueid, None)
         ch.bridge = bridge
         bridge.members[ch.uniqueid] = ch
         ch.pulled_at = None
@@ -361,6 +389,8 @@ class Live:
         if not call.channels:
             self.finish(call, at)
             return
+        if (call.hung_up_by is ch or call.first_left is ch) and call.talks and call.talks[-1][1] < 0:
+            call.hung_up_by = call.first_left = None  # the others talk on
         if ch is call.lead:
             rest = [leg for leg in call.legs.values() if leg.ended_at is None]
             call.lead = next((leg for leg in rest if leg.connected_at is not None), rest[0] if rest else ch)

@@ -16,6 +16,7 @@ class Channel:
     """
 
     state = DOWN
+    came_in = False  # it called the PBX, and was not rung by it
     number: str | None = None  # CallerIDNum when first seen
     exten: str | None = None
     answered_at: float | None = None  # Up
@@ -132,6 +133,7 @@ class Call:
     private = False
     asked_for: str | None = None
     click_to_dial = False
+    originated_local: str | None = None  # "Local/1001@agents": the PBX rang the first phone through it
     answered_by: str | None = None
     last_peer: str | None = None
     queue: str | None = None
@@ -147,6 +149,7 @@ class Call:
     voicemail = False
     stasis_failed = False
     hung_up_by: Channel | None = None  # who hung up first since the last two came together
+    gave_up_waiting = False  # he who hung up first was in the queue
     gave_up_ringing = False  # the starter hung up while somebody's phone still rang
     first_left: Channel | None = None  # the first to leave the talk, where nothing says who hung up
     pbx_ended = False

@@ -52,7 +52,10 @@ _WEIGHT = [
 
 def is_originated(call: Call) -> bool:
     """Did the PBX ring the first phone itself (Originate: click to dial, call back)?"""
-    return call.starter is not None and (call.click_to_dial or call.starter.dialled_by is call.starter)
+    starter = call.starter
+    return starter is not None and (
+        call.click_to_dial or starter.dialled_by is starter or call.originated_local is not None
+    )
 
 
 def direction_of(call: Call) -> Direction:
@@ -61,7 +64,7 @@ def direction_of(call: Call) -> Direction:
     originated = is_originated(call)
     if starter is not None and starter.is_trunk and not originated:
         return Direction.INBOUND
-    if any(leg.is_trunk for leg in call.legs.values()):
+    if any(leg.is_trunk and not leg.came_in for leg in call.legs.values()):
         return Direction.OUTBOUND
     if originated and call.asked_for is not None and is_outside_number(call.asked_for):
         return Direction.OUTBOUND
@@ -103,6 +106,8 @@ def ended_by(call: Call, direction: Direction) -> EndedBy:
 def _gave_up(call: Call) -> Channel | None:
     """The starter, where only traces of his hanging up are left: his CANCEL (127), his BYE to an application (0)."""
     starter = call.starter
+    if is_originated(call):
+        return None
     if call.queue_outcome == "ABANDONED" and starter is not None and starter.cause in {None, 0, 127}:
         return starter
     if (
@@ -137,7 +142,9 @@ def outcome(call: Call, direction: Direction, by: EndedBy) -> tuple[Status, EndR
         if tried and not call.gave_up_ringing and call.dial_status not in {None, "CANCEL"} and call.queue is None:
             return _not_answered(call, missed, tried)  # all had refused before he hung up, on a busy tone perhaps
         reached = starter is not None and starter.answered_at is not None
-        if call.queue_joined_at is not None or (reached and not tried and direction is not Direction.OUTBOUND):
+        waiting = call.gave_up_waiting or (call.queue_joined_at is not None and call.queue_ended_at is None)
+        in_ivr = reached and not tried and direction is Direction.INBOUND
+        if waiting or call.queue_outcome == "ABANDONED" or in_ivr:
             return Status.ABANDONED, EndReason.CANCELED
         return missed, EndReason.CANCELED
     if call.queue_joined_at is not None and call.queue_outcome != "CONNECTED":

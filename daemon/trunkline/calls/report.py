@@ -17,6 +17,7 @@ from trunkline.calls.record import (
     Role,
     Status,
     Transfer,
+    TransferKind,
 )
 
 
@@ -90,6 +91,7 @@ def report(call: Call, pbx: str, region: str | None) -> CallRecord:
                     result=t.result or ("FAILED" if ended_at is not None else None),
                 )
                 for t in call.transfers
+                if t.to is not None or t.kind is not TransferKind.ATTENDED  # a consultation that came to nothing
             ],
             holds=[Hold(by=h.by, started_at=moment(h.started_at), ended_at=_maybe(h.ended_at)) for h in call.holds],
             parked=[

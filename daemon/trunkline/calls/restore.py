@@ -31,6 +31,7 @@ def restore(live: Live, record: CallRecord) -> None:
         ch.number = leg.party
         ch.dialled_number = leg.party if ch.is_trunk and leg.role is not Role.CALLER else None
         ch.role = leg.role
+        ch.came_in = leg.dial_status is None and leg.role is Role.CALLER and record.direction is not Direction.OUTBOUND
         ch.answered_at = _epoch(leg.answered_at)
         ch.ended_at = _epoch(leg.ended_at)
         ch.dial_status = leg.dial_status

@@ -11,6 +11,8 @@ from trunkline.calls.model import UP, Call, Channel, ParkState, RecordingState, 
 from trunkline.calls.names import age, known
 from trunkline.calls.record import LegEnd, Quality, TransferKind
 
+_LONGEST_S = 30 * 86_400.0  # no channel is believed to be older
+
 
 def reconcile(live: Live, snapshot: Snapshot, hung_up: set[str]) -> None:
     """hung_up: Uniqueids whose Hangup is among the events that came meanwhile, and will be told by those."""
@@ -37,6 +39,8 @@ def reconcile(live: Live, snapshot: Snapshot, hung_up: set[str]) -> None:
 
 def _end_what_is_gone(live: Live, snapshot: Snapshot, hung_up: set[str], at: float) -> None:
     for ch in list(live.channels.values()):
+        if ch.name in snapshot.unreadable:
+            continue
         if ch.uniqueid not in snapshot.channels and ch.uniqueid not in hung_up and ch.uniqueid in live.channels:
             ch.call.quality = Quality.ESTIMATED
             _was_with_its_partner(live, ch)
@@ -68,13 +72,17 @@ def _seen_ending(call: Call) -> bool:
 
 def _seconds(row: dict[str, str]) -> float:
     """How long the channel has been there: Status' Seconds, else Duration hh:mm:ss."""
-    if row.get("Seconds", "").isdigit():
-        return float(row["Seconds"])
-    try:
-        hours, minutes, seconds = row.get("Duration", "").split(":")
-        return int(hours) * 3600.0 + int(minutes) * 60.0 + int(seconds)
-    except ValueError:
+    if _whole_number(row.get("Seconds")) is not None:
+        return min(float(row["Seconds"]), _LONGEST_S)
+    numbers = [_whole_number(part) for part in row.get("Duration", "").split(":")]
+    if len(numbers) != 3 or None in numbers:
         return 0.0
+    hours, minutes, seconds = (n or 0 for n in numbers)
+    return min(hours * 3600.0 + minutes * 60.0 + seconds, _LONGEST_S)
+
+
+def _whole_number(text: str | None) -> int | None:
+    return int(text) if text is not None and len(text) <= 9 and text.isascii() and text.isdigit() else None
 
 
 def _see_channel(live: Live, uniqueid: str, row: dict[str, str], at: float) -> None:
@@ -151,9 +159,9 @@ def _see_queue_entry(live: Live, entry: dict[str, str], at: float) -> None:
         return
     call = ch.call
     if call.queue_joined_at is None or call.queue_ended_at is not None:
-        wait = entry.get("Wait", "")
+        wait = _whole_number(entry.get("Wait"))
         call.queue = entry["Queue"]
-        call.queue_joined_at = at - (float(wait) if wait.isdigit() else 0.0)
+        call.queue_joined_at = at - min(wait or 0, _LONGEST_S)
         call.queue_ended_at = call.queue_outcome = None
         live.mark(call, "call.queued")
 

@@ -70,6 +70,7 @@ class Tracker:
         self.pbx = pbx
         self._region = region
         self._live = Live(Trunks(trunks))
+        self.faults = 0  # Calls that could not be told; each is a bug of ours
 
     def handle(self, event: Event) -> None:
         """Take in one event. Never raises for what a PBX can send."""
@@ -84,9 +85,13 @@ class Tracker:
             return []
         updates = []
         for call in dirty.values():
-            if call.starter is not None:
+            if call.starter is None:
+                continue
+            try:
                 updates.append(CallUpdate(report(call, self.pbx, self._region), tuple(call.happened)))
-                call.happened.clear()
+            except (ValueError, OverflowError):  # a time that is none: one Call's fault is not the others'
+                self.faults += 1
+            call.happened.clear()
         dirty.clear()
         return updates
 
