@@ -113,7 +113,13 @@ class Following:
                 todo="someone sends CR LF in the number he dials; FILTER() it in the dialplan",
             )
             self.request_resync("misnamed_event")
-        return left + self._tracker.take()
+        faults = self._tracker.faults
+        taken = self._tracker.take()
+        if self._tracker.faults != faults:
+            self.faults += self._tracker.faults - faults
+            log.error("tracker.fault", pbx=self.name, kind="take", todo="please report it, with a recording")
+            self.request_resync("tracker_fault")
+        return left + taken
 
     def _feed(self, feed: Callable[[], None]) -> None:
         if self._held is None:

@@ -265,3 +265,13 @@ def test_the_rooms_invariant_holds_in_its_source():
     for path in Path("daemon/trunkline/calls").glob("*.py"):
         for line in path.read_text().splitlines():
             assert not line.startswith("    import "), f"{path}: {line}"
+
+
+def test_a_call_that_cannot_be_told_is_not_the_others_fault(pbx: Pbx):
+    pbx.inbound()
+    pbx.at = 1e300
+    pbx.inbound("1556", uid="p-7.7")
+    (update,) = pbx.tracker.take()
+    assert update.record.external_id == "p-1.0"
+    assert pbx.tracker.faults == 1
+    assert pbx.tracker.take() == []

@@ -18,6 +18,8 @@ def newchannel(live: Live, f: Fields, at: float) -> None:
         ch.started_at = min(ch.started_at, at)
         if ch is ch.call.starter:
             ch.call.started_at = min(ch.call.started_at, at)
+            if f.get("Exten") not in {None, "", "s"} and ch.dialled_by is None:
+                ch.call.asked_for = None  # it was taken from a later step
             live.learn(ch, f)
         return
     call = ch.call

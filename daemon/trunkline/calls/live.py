@@ -137,7 +137,8 @@ class Live:
     def learn(self, ch: Channel, f: Fields, prefix: str = "") -> None:
         """Take from a channel's first fields what later ones may no longer say."""
         ch.state = f.get(prefix + "ChannelState", ch.state)
-        ch.came_in = ch.came_in or ch.state == RING
+        # Up when first seen, and the first of its Linkedid: its Newchannel was lost, and nobody here had dialled it.
+        ch.came_in = ch.came_in or ch.state == RING or (ch.state == UP and ch.uniqueid == ch.linkedid)
         if ch.state == UP and ch.answered_at is None:
             ch.answered_at = ch.started_at
         ch.number = f.get(prefix + "CallerIDNum")
