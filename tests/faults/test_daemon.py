@@ -246,7 +246,7 @@ async def test_the_api_serves_before_the_first_call(database_url: str, tmp_path:
 
 @pytest.mark.trio
 async def test_a_database_that_is_down_at_the_start_loses_no_call(tmp_path: Path) -> None:
-    server = Postgres(tmp_path / "postgres", durable=False)
+    server = Postgres(durable=False)
     with within(60):
         await trio.to_thread.run_sync(server.start)
         try:
@@ -296,7 +296,7 @@ async def test_a_call_outlives_the_daemon(database_url: str, tmp_path: Path) -> 
 @pytest.mark.trio
 async def test_a_call_outlives_the_daemon_and_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "ADOPT_S", 0.1)
-    server = Postgres(tmp_path / "postgres", durable=False)
+    server = Postgres(durable=False)
     with within(60):
         await trio.to_thread.run_sync(server.start)
         try:
@@ -328,7 +328,7 @@ async def test_a_database_that_hangs_does_not_keep_the_daemon_from_stopping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "STOP_S", 0.5)
-    server = Postgres(tmp_path / "postgres", durable=False)
+    server = Postgres(durable=False)
     with within(60):
         await trio.to_thread.run_sync(server.start)
         try:
