@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,14 @@ async def integrations_in(url: str) -> list[str]:
         return await aio.call(select)
 
 
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Postgres]:
+    """A server that may be stopped and started again; not running yet."""
+    server = Postgres(tmp_path / "postgres", durable=False)
+    yield server
+    server.remove()  # as root its data may be elsewhere
+
+
 def signal_all(server: Postgres, number: signal.Signals) -> None:
     """Signal the server and each of its backends, which are in sessions of their own."""
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
@@ -245,8 +253,7 @@ async def test_the_api_serves_before_the_first_call(database_url: str, tmp_path:
 
 
 @pytest.mark.trio
-async def test_a_database_that_is_down_at_the_start_loses_no_call(tmp_path: Path) -> None:
-    server = Postgres(durable=False)
+async def test_a_database_that_is_down_at_the_start_loses_no_call(server: Postgres, tmp_path: Path) -> None:
     with within(60):
         await trio.to_thread.run_sync(server.start)
         try:
@@ -294,9 +301,10 @@ async def test_a_call_outlives_the_daemon(database_url: str, tmp_path: Path) -> 
 
 
 @pytest.mark.trio
-async def test_a_call_outlives_the_daemon_and_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_outlives_the_daemon_and_the_database(
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(app, "ADOPT_S", 0.1)
-    server = Postgres(durable=False)
     with within(60):
         await trio.to_thread.run_sync(server.start)
         try:
@@ -325,10 +333,9 @@ async def test_a_call_outlives_the_daemon_and_the_database(tmp_path: Path, monke
 
 @pytest.mark.trio
 async def test_a_database_that_hangs_does_not_keep_the_daemon_from_stopping(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "STOP_S", 0.5)
-    server = Postgres(durable=False)
     with within(60):
         await trio.to_thread.run_sync(server.start)
         try:
