@@ -4,12 +4,8 @@ import pytest
 from robustness import MODES, Score, score
 from scoring import scored
 
-LIMITS = {
-    "dropped": 1.0,
-    "doubled": 0.0,
-    "swapped": 1.0,
-    "booted": 0.0,
-}  # percent wrong, of the events the tracker reads
+# Percent wrong, of the events that the tracker reads. Some of what a lost event said, nothing else says.
+LIMITS = {"dropped": 1.5, "doubled": 0.0, "swapped": 0.1, "booted": 0.0}
 
 
 @pytest.mark.parametrize("mode", MODES)

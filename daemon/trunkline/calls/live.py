@@ -41,7 +41,11 @@ def _strangers(one: Channel, other: Channel) -> bool:
     conference = (one.bridge is not None and one.bridge.conference) or (
         other.bridge is not None and other.bridge.conference
     )
-    return bool(conference) and _is_customer(one.call.starter) and _is_customer(other.call.starter)
+    return bool(conference) and _are_customers(one.call, other.call)
+
+
+def _are_customers(one: Call, other: Call) -> bool:
+    return _is_customer(one.starter) and _is_customer(other.starter)
 
 
 class Live:
@@ -93,7 +97,9 @@ class Live:
         if linkedid is not None and linkedid != found.linkedid:
             found.linkedid = linkedid
             other = self.calls.get(linkedid)
-            if other is not None and other is not found.call:
+            in_room = found.bridge is not None and found.bridge.conference is not None
+            strangers = in_room and other is not None and _are_customers(found.call, other)
+            if other is not None and other is not found.call and not strangers:
                 self.merge(found.call, other, at)
         return found
 

@@ -40,7 +40,11 @@ def report(call: Call, pbx: str, region: str | None) -> CallRecord:
     if ended_at is not None:
         by = ended_by(call, direction)
         status, reason = outcome(call, direction, by)
-        if by is not EndedBy.CALLEE and reason in {EndReason.BUSY, EndReason.DECLINED}:
+        if (
+            by is not EndedBy.CALLEE
+            and not (call.lost or call.pbx_ended)
+            and reason in {EndReason.BUSY, EndReason.DECLINED}
+        ):
             by = EndedBy.CALLEE  # whose phone refused
     customer = _customer(call, direction)
     who, to, private, answered_by = call.who or "", call.asked_for or "", call.private, call.answered_by

@@ -1,5 +1,6 @@
 """The PBXs that `trunkline up` can follow: an Asterisk of our own, recorded calls, or the user's."""
 
+import os
 import sys
 import threading
 from functools import partial
@@ -90,6 +91,11 @@ class EmbeddedPbx:
         self._screen.say(
             f"call yourself: a softphone as 1002 at {asterisk.host}:{asterisk.sip_port}, "
             f"password in {_short(asterisk.home / 'etc/secrets.json')}"
+        )
+        secret = _kept_secret(asterisk)
+        self._screen.say(
+            f"examine this PBX: .venv/bin/trunkline doctor --pbx {asterisk.host}:{asterisk.ami_port} "
+            f"--secret-file {_short(secret)}"
         )
 
     async def stop(self) -> None:
@@ -189,3 +195,11 @@ def _load() -> ReplayPbx:
 def _short(path: Path) -> str:
     """The path from here, where that is shorter."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _kept_secret(asterisk: Asterisk) -> Path:
+    """A file (mode 0600) with the secret of the AMI user `events`, for `trunkline doctor` and `record`."""
+    path = asterisk.home / "etc/events.secret"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(asterisk.secrets.ami_events + "\n")
+    return path

@@ -33,6 +33,7 @@ class Screen:
         self._out = out
         self._since = since
         self._urls: dict[tuple[str, str], str] = {}
+        self._said: dict[tuple[str, str], str] = {}  # the last line of each call
 
     @property
     def elapsed_s(self) -> float:
@@ -48,7 +49,10 @@ class Screen:
         record = update.record
         for happened in update.happened:
             word = record.status.value if happened == "call.ended" else _SHOWN.get(happened, happened)
-            self.say(f"  {word:<12}{_line(record, ended=happened == 'call.ended')}")
+            line = f"  {word:<12}{_line(record, ended=happened == 'call.ended')}"
+            if self._said.get(self._key(record)) != line:  # a queue rings the same phones over and over
+                self._said[self._key(record)] = line
+                self.say(line)
         new = update.happened and self._key(record) not in self._urls
         if new or "call.ended" in update.happened:
             self.say(f"  {'':<12}{await self._url(record, base_url)}")
