@@ -1,4 +1,4 @@
-"""How often Python looks for garbage: seldom. A daemon makes a million small objects a minute and hardly a cycle."""
+"""How often Python looks for garbage: seldom. A daemon makes a million small objects a minute and leaves no cycle."""
 
 import gc
 

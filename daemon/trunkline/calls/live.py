@@ -59,6 +59,7 @@ class Live:
         self.calls: dict[str, Call] = {}  # by every Linkedid it has, aliases included
         self.dirty: dict[str, Call] = {}  # by external id
         self.recent: deque[Call] = deque()
+        self.put_away: list[Call] = []  # ended long ago, but not yet taken
         self.gone: dict[str, float] = {}  # Uniqueid -> when it hung up
         self.now = 0.0
         self.misnamed = 0  # events not believed: their channel's name is not that of the Uniqueid they carry
@@ -235,9 +236,11 @@ class Live:
         self.dirty.pop(b.external_id, None)
         if b in self.recent:
             self.recent.remove(b)
-        if b.legs:
+        told = bool(b.legs)
+        if told:
             a.revision += b.revision
             self.mark(a, "call.merged")
+        b.fall_apart()
         return a
 
     # ---- who hears whom
@@ -419,7 +422,11 @@ class Live:
         """Let go of what nobody can name any more."""
         self.now = at
         while self.recent and (self.recent[0].ended_at or 0.0) < at - _RECENT_FOR:
-            self.recent.popleft()
+            call = self.recent.popleft()
+            if self.dirty.get(call.external_id) is call:
+                self.put_away.append(call)  # once it has been taken
+            else:
+                call.fall_apart()
         old: list[str] = []
         for uniqueid, ended_at in self.gone.items():
             if ended_at >= at - _GONE_FOR or len(old) == 64:

@@ -172,6 +172,12 @@ class Call:
         self.participants: list[str] = []
         self.recordings: list[RecordingState] = []
 
+    def fall_apart(self) -> None:
+        """Let go of the channels, which refer back: so an ended Call is gone at once, without the garbage collector."""
+        self.legs = {}
+        self.channels = {}
+        self.starter = self.lead = self.hung_up_by = self.first_left = None
+
     @property
     def status_alive(self) -> Status:
         """RINGING, QUEUED or IN_PROGRESS."""

@@ -156,7 +156,7 @@ class CallRecord(_Wire, kw_only=True):
     metadata: dict[str, Any] | None = None
     created_at: datetime | None = None
 
-    pbx: str  # systemname of the PBX; "" when it has none
+    pbx: str  # systemname of the PBX; its host:port when it has none
     external_id: str  # Linkedid of the first channel
     aliases: list[str] = []  # Linkedids whose calls were folded into this one
     channel_id: str | None = None  # Uniqueid of the customer's channel

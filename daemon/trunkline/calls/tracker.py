@@ -62,7 +62,7 @@ _HANDLERS: dict[str, Callable[[Live, Fields, float], None]] = {
 class Tracker:
     """Follows one PBX.
 
-    pbx: its systemname ("" if it has none). trunks: names of carrier-facing endpoints, shell patterns.
+    pbx: its systemname (its host:port if it has none). trunks: names of carrier-facing endpoints, shell patterns.
     region: ISO country of its trunks, for the E.164 forms.
     """
 
@@ -93,6 +93,9 @@ class Tracker:
                 self.faults += 1
             call.happened.clear()
         dirty.clear()
+        for call in self._live.put_away:
+            call.fall_apart()
+        self._live.put_away.clear()
         return updates
 
     def resync(self, snapshot: Snapshot, buffered: Sequence[Event] = ()) -> None:
