@@ -8,6 +8,7 @@ from trunkline.store.pool import Pool
 from trunkline.store.rows import LEG_COLUMNS, record_of_row
 
 A = "pbx1-1767225600.1"
+B = "pbx1-1767225600.7"
 START = datetime(2026, 3, 4, 9, 30, tzinfo=UTC)
 
 
@@ -73,3 +74,13 @@ async def stored(pool: Pool, external_id: str = A) -> CallRecord:
     )
     aliases = await pool.fetch("SELECT external_id FROM call_alias WHERE call_id = $1 ORDER BY 1", row["id"])
     return record_of_row(row, legs=legs, aliases=[alias["external_id"] for alias in aliases])
+
+
+async def count(pool: Pool, table: str) -> int:
+    return await pool.fetchval(f"SELECT count(*) FROM {table}")
+
+
+async def events(pool: Pool) -> list[tuple[int, str, str]]:
+    """(seq, type, externalId) of all events, in order."""
+    rows = await pool.fetch("SELECT seq, type, data->'call'->>'externalId' AS call FROM event ORDER BY seq")
+    return [tuple(row) for row in rows]

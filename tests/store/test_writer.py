@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from calls import START, A, answered, ended, leg, record, ringing, stored
+from calls import START, A, B, answered, count, ended, events, leg, record, ringing, stored
 
 from trunkline.calls.record import (
     CallRecord,
     CallUpdate,
-    Direction,
     EndedBy,
     EndReason,
     Hold,
@@ -32,19 +31,6 @@ from trunkline.store.change import Change, Happening
 from trunkline.store.live import select_live_calls
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.writer import BATCH, CallWriter
-
-B = "pbx1-1767225600.7"
-
-
-async def events(pool: Pool) -> list[tuple[int, str, str]]:
-    """(seq, type, externalId) of all events, in order."""
-    rows = await pool.fetch("SELECT seq, type, data->'call'->>'externalId' AS call FROM event ORDER BY seq")
-    return [tuple(row) for row in rows]
-
-
-async def count(pool: Pool, table: str) -> int:
-    return await pool.fetchval(f"SELECT count(*) FROM {table}")
-
 
 # --- once, twice, late -----------------------------------------------------------------------------------------------
 
@@ -342,104 +328,6 @@ async def test_poisoned_records_lose_nobody_else(writer: CallWriter, pool: Pool)
     assert [seq for seq, _, _ in await events(pool)] == list(range(1, 61))
 
 
-# --- merges ----------------------------------------------------------------------------------------------------------
-
-
-def merging(revision: int = 5, **fields: Any) -> CallUpdate:
-    """A takes B in."""
-    legs = [leg(A), leg(B), leg(B + "9", party="1002", role=Role.TRANSFER_TARGET)]
-    return CallUpdate(record(A, revision, aliases=[B], legs=legs, **fields), ("call.transferred", "call.merged"))
-
-
-@pytest.mark.asyncio
-async def test_a_merge_folds_the_other_row_in(writer: CallWriter, pool: Pool) -> None:
-    file = RecordingRef(path="/r/b.wav", channel_id=B, started_at=START)
-    await writer.write([ringing(A), ringing(B, recordings=[file], from_="2", from_e164=None)])
-    a, b = await stored(pool, A), await stored(pool, B)
-    done = "UPDATE call_recording SET state = 'stored', duration_seconds = 7 RETURNING id"
-    file_id = await pool.fetchval(done)
-    result = await writer.write([merging(recordings=[file])])
-    assert result.events == 2
-    assert [row["external_id"] for row in await pool.fetch("SELECT external_id FROM call")] == [A]
-    got = await stored(pool, A)
-    assert (got.id, got.aliases, len(got.legs)) == (a.id, [B], 3)
-    assert got.recording_id == str(file_id)
-    files = await pool.fetch("SELECT id, call_id::text, state FROM call_recording")
-    assert [tuple(row) for row in files] == [(file_id, a.id, "stored")]
-    assert await events(pool) == [
-        (1, "call.ringing", A),
-        (2, "call.ringing", B),
-        (3, "call.transferred", A),
-        (4, "call.merged", A),
-    ]
-    data = msgspec.json.decode(await pool.fetchval("SELECT data FROM event WHERE seq = 4"))
-    assert (data["mergedId"], data["mergedExternalId"], data["call"]["id"]) == (b.id, B, a.id)
-    assert await pool.fetchval("SELECT count(*) FROM event WHERE call_id::text = $1", b.id) == 1
-
-
-@pytest.mark.asyncio
-async def test_a_recording_that_both_calls_know_is_kept_once(writer: CallWriter, pool: Pool) -> None:
-    file = RecordingRef(path="/r/both.wav", channel_id=B, started_at=START)
-    await writer.write([ringing(A, recordings=[file]), ringing(B, recordings=[file])])
-    kept = (await stored(pool, A)).recording_id
-    assert (await writer.write([merging(recordings=[file])])).refused == ()
-    rows = await pool.fetch("SELECT id::text, call_id::text FROM call_recording")
-    assert [tuple(row) for row in rows] == [(kept, (await stored(pool, A)).id)]
-
-
-@pytest.mark.asyncio
-async def test_a_late_write_of_a_folded_call_stays_folded(writer: CallWriter, pool: Pool) -> None:
-    await writer.write([ringing(A), ringing(B)])
-    await writer.write([merging()])
-    result = await writer.write([answered(B, revision=99), ended(B, revision=100)])
-    assert (result.written, result.stale) == (0, 1)
-    assert await count(pool, "call") == 1
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("order", ["A only", "B only", "neither", "same batch", "B after"])
-async def test_a_merge_of_calls_that_are_not_both_there(writer: CallWriter, pool: Pool, order: str) -> None:
-    if order in ("A only",):
-        await writer.write([ringing(A)])
-    if order in ("B only",):
-        await writer.write([ringing(B)])
-    await writer.write([ringing(B, 9), merging()] if order == "same batch" else [merging()])
-    if order == "B after":
-        await writer.write([ringing(B, 9)])
-    assert [row["external_id"] for row in await pool.fetch("SELECT external_id FROM call")] == [A]
-    assert await pool.fetchval("SELECT count(*) FROM call_alias WHERE external_id = $1", B) == 1
-    merged = [kind for _, kind, _ in await events(pool)].count("call.merged")
-    assert merged == (1 if order == "B only" else 0), "only who was told of the other Call is told that it merged"
-
-
-@pytest.mark.asyncio
-async def test_merges_of_merges_leave_one_call(writer: CallWriter, pool: Pool) -> None:
-    c = "pbx1-1767225600.3"
-    await writer.write([ringing(A), ringing(B), ringing(c)])
-    await writer.write([CallUpdate(record(B, 5, aliases=[c]), ("call.merged",))])
-    await writer.write([CallUpdate(record(A, 5, aliases=[B, c]), ("call.merged",))])
-    assert await count(pool, "call") == 1
-    assert (await stored(pool, A)).aliases == sorted([B, c])
-    assert (await writer.write([ended(c, 50), ended(B, 50)])).written == 0
-
-
-@pytest.mark.asyncio
-async def test_two_that_claim_each_other_and_one_that_claims_itself_are_stored(writer: CallWriter, pool: Pool) -> None:
-    await writer.write([CallUpdate(record(A, 2, aliases=[B, A])), CallUpdate(record(B, 2, aliases=[A, B]))])
-    assert [row["external_id"] for row in await pool.fetch("SELECT external_id FROM call")] == [A]
-    assert (await writer.write([ended(A, 5, aliases=[B, A])])).written == 1
-
-
-@pytest.mark.asyncio
-async def test_what_a_human_gave_the_folded_row_is_kept(writer: CallWriter, pool: Pool) -> None:
-    await writer.write([ringing(A), ringing(B)])
-    lead = await pool.fetchval("INSERT INTO lead (account_id) SELECT id FROM account RETURNING id")
-    await pool.execute("UPDATE call SET lead_id = $1, metadata = '{\"note\": 1}' WHERE external_id = $2", lead, B)
-    await writer.write([merging()])
-    got = await stored(pool, A)
-    assert (got.lead_id, got.metadata) == (str(lead), {"note": 1})
-
-
 # --- two writers -----------------------------------------------------------------------------------------------------
 
 
@@ -470,149 +358,6 @@ async def test_two_writers_of_one_pbx_make_no_duplicates(pool: Pool) -> None:
     assert [seq for seq, _, _ in told] == list(range(1, len(told) + 1))
     ends = [call for _, kind, call in told if kind == "call.ended"]
     assert sorted(ends) == sorted(names), "each end is told once"
-
-
-# --- whom it is with -------------------------------------------------------------------------------------------------
-
-
-async def add_lead(pool: Pool, number: str | None, age_days: int = 0, account: str = "main") -> str:
-    await pool.execute("INSERT INTO account (name) VALUES ($1) ON CONFLICT DO NOTHING", account)
-    return await pool.fetchval(
-        """
-        INSERT INTO lead (account_id, phone_e164, created_at)
-        SELECT id, $1, now() - $2 * interval '1 day' FROM account WHERE name = $3 RETURNING id::text
-        """,
-        number,
-        age_days,
-        account,
-    )
-
-
-@pytest.mark.asyncio
-async def test_the_customers_side_is_matched(writer: CallWriter, pool: Pool) -> None:
-    lead = await add_lead(pool, "+15551234567")
-    mine = await add_lead(pool, "+442070001001")
-    await add_lead(pool, "+15551234567", age_days=9, account="other")
-    await writer.write(
-        [
-            ringing(A),
-            ringing(B, direction=Direction.OUTBOUND),
-            ringing("c", direction=Direction.INTERNAL),
-            ringing("d", from_="15551234568", from_e164="+15551234568"),
-        ]
-    )
-    assert [(await stored(pool, x)).lead_id for x in (A, B, "c", "d")] == [lead, mine, None, None]
-
-
-@pytest.mark.asyncio
-async def test_of_several_leads_the_oldest_is_the_match(writer: CallWriter, pool: Pool) -> None:
-    await add_lead(pool, "+15551234567", age_days=1)
-    oldest = await add_lead(pool, "+15551234567", age_days=3)
-    await add_lead(pool, "+15551234567", age_days=2)
-    await writer.write([ringing(A), ringing(B)])
-    assert {(await stored(pool, x)).lead_id for x in (A, B)} == {oldest}
-
-
-@pytest.mark.asyncio
-async def test_what_a_human_sets_or_clears_stays(writer: CallWriter, pool: Pool) -> None:
-    matched = await add_lead(pool, "+15551234567")
-    chosen = await add_lead(pool, None)
-    await writer.write([ringing(A), ringing(B)])
-    assert (await stored(pool, A)).lead_id == matched
-    await pool.execute(
-        "UPDATE call SET lead_id = $1::text::uuid, conversation_id = NULL WHERE external_id = $2", chosen, A
-    )
-    await pool.execute("UPDATE call SET lead_id = NULL WHERE external_id = $1", B)
-    await writer.write([answered(A), answered(B)])
-    assert [(await stored(pool, x)).lead_id for x in (A, B)] == [chosen, None]
-    assert (await stored(pool, A)).conversation_id is None
-
-
-@pytest.mark.asyncio
-async def test_a_lead_chosen_before_the_number_is_known_stays(writer: CallWriter, pool: Pool) -> None:
-    await add_lead(pool, "+442070001001")
-    chosen = await add_lead(pool, None)
-    await writer.write([ringing(direction=Direction.INTERNAL)])
-    await pool.execute("UPDATE call SET lead_id = $1::text::uuid", chosen)
-    await writer.write([answered(direction=Direction.OUTBOUND)])
-    assert (await stored(pool)).lead_id == chosen
-
-
-@pytest.mark.asyncio
-async def test_a_number_that_comes_to_be_known_later_is_matched_then(writer: CallWriter, pool: Pool) -> None:
-    lead = await add_lead(pool, "+442070001001")
-    await writer.write([ringing(direction=Direction.INTERNAL)])
-    assert (await stored(pool)).lead_id is None
-    await writer.write([answered(direction=Direction.OUTBOUND)])
-    got = await stored(pool)
-    assert got.lead_id == lead
-    assert got.conversation_id is not None
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"from_": "anonymous", "from_e164": None, "from_private": True},
-        {"from_": "15551234567", "from_private": True},
-        {"from_": "", "from_e164": None},
-        {"from_": "<unknown>", "from_e164": None},
-        {"direction": Direction.INTERNAL},
-        {"direction": Direction.OUTBOUND, "to": "", "to_e164": None},
-    ],
-)
-async def test_anonymous_and_internal_calls_get_no_conversation(
-    writer: CallWriter, pool: Pool, fields: dict[str, Any]
-) -> None:
-    await add_lead(pool, "+15551234567")
-    await writer.write([ringing(**fields)])
-    got = await stored(pool)
-    assert (got.conversation_id, got.lead_id) == (None, None)
-    assert await count(pool, "conversation") == 0
-
-
-@pytest.mark.asyncio
-async def test_a_customer_has_one_open_conversation(writer: CallWriter, pool: Pool) -> None:
-    lead = await add_lead(pool, "+15551234567")
-    await writer.write([ringing(A), ringing(B, started_at=START + timedelta(hours=1))])
-    await writer.write([ringing("c", from_="+1 555 123 4567")])
-    await writer.write(
-        [ringing("out", direction=Direction.OUTBOUND, from_="1001", to="15551234567", to_e164="+15551234567")]
-    )
-    rows = await pool.fetch(
-        "SELECT id::text, contact, contact_name, lead_id::text, last_at, status, channel FROM conversation"
-    )
-    assert [tuple(row)[1:] for row in rows] == [
-        ("+15551234567", "Jane", lead, START + timedelta(hours=1), "open", "telephony")
-    ]
-    assert {(await stored(pool, x)).conversation_id for x in (A, B, "c", "out")} == {rows[0]["id"]}
-
-
-@pytest.mark.asyncio
-async def test_a_number_without_e164_has_a_conversation_by_itself(writer: CallWriter, pool: Pool) -> None:
-    await writer.write([ringing(A, from_="0815-4711x", from_e164=None), ringing(B, from_="0815-4711x", from_e164=None)])
-    assert await pool.fetchval("SELECT contact FROM conversation") == "0815-4711x"
-    assert await count(pool, "conversation") == 1
-
-
-@pytest.mark.asyncio
-async def test_a_closed_conversation_stays_closed_and_the_next_call_opens_one(writer: CallWriter, pool: Pool) -> None:
-    await writer.write([ringing(A)])
-    await pool.execute("UPDATE conversation SET status = 'closed', closed_at = now()")
-    await writer.write([answered(A), ended(A)])
-    assert await count(pool, "conversation") == 1, "a call that was closed with its conversation opens none"
-    await writer.write([ringing(B)])
-    rows = await pool.fetch("SELECT status FROM conversation ORDER BY created_at")
-    assert [row["status"] for row in rows] == ["closed", "open"]
-    assert (await stored(pool, A)).conversation_id != (await stored(pool, B)).conversation_id
-
-
-@pytest.mark.asyncio
-async def test_a_writer_without_rooms_to_ask_links_nothing(pool: Pool) -> None:
-    await add_lead(pool, "+15551234567")
-    await CallWriter(pool, "main").write([ringing()])
-    got = await stored(pool)
-    assert (got.lead_id, got.conversation_id) == (None, None)
 
 
 # --- adoption --------------------------------------------------------------------------------------------------------

@@ -426,18 +426,3 @@ def _added(some: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
 
 def _resync_failed(detail: str = "the lists did not come in time") -> LinkError:
     return LinkError(Reason.RESYNC_FAILED, detail, "is the PBX, or this machine, overloaded?")
-
-
-async def run_link(
-    settings: LinkSettings,
-    consumer: Consumer,
-    *,
-    wanted: Wanted | None = None,
-    fields: frozenset[str] | None = None,
-    variables: Sequence[str] = VARIABLES,
-    task_status: trio.TaskStatus[Link] = trio.TASK_STATUS_IGNORED,
-) -> NoReturn:
-    """Make a Link and keep it up for ever; `await nursery.start(run_link, ...)` gives the Link."""
-    link = Link(settings, consumer, wanted=wanted, fields=fields, variables=variables)
-    task_status.started(link)
-    await link.run()

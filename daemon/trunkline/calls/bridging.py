@@ -16,10 +16,6 @@ def _described(live: Live, f: Fields) -> Bridge:
     return bridge
 
 
-def bridge_create(live: Live, f: Fields, at: float) -> None:
-    _described(live, f)
-
-
 def bridge_enter(live: Live, f: Fields, at: float) -> None:
     ch = live.channel(f, at)
     if ch is None:
@@ -102,14 +98,6 @@ def bridge_merge(live: Live, f: Fields, at: float) -> None:
     for ch in list(source.members.values()):
         if ch.requested_hangup is None:
             live.enter(ch, target, at)
-
-
-def bridge_destroy(live: Live, f: Fields, at: float) -> None:
-    bridge = live.bridges.get(f["BridgeUniqueid"])
-    if bridge is not None:
-        for ch in list(bridge.members.values()):
-            live.leave(ch, at)
-        live.bridges.pop(bridge.uniqueid, None)
 
 
 def local_bridge(live: Live, f: Fields, at: float) -> None:
@@ -212,11 +200,10 @@ def _attended(live: Live, who: Channel, by: str | None, to: str | None, at: floa
     for transfer in call.transfers:
         if transfer.kind is TransferKind.ATTENDED and abs(transfer.at - at) < _SAME_MOMENT:
             if not tentative:
-                transfer.by, transfer.to, transfer.tentative = by or transfer.by, to or transfer.to, False
+                transfer.by, transfer.to = by or transfer.by, to or transfer.to
                 live.mark(call)
             return
     transfer = TransferState(TransferKind.ATTENDED, by, to, at, who.uniqueid)
-    transfer.tentative = tentative
     if tentative or any(peer.party != by for peer in live.humans_with(who)):
         transfer.result = "ANSWERED"
     call.transfers.append(transfer)

@@ -73,7 +73,7 @@ class Bridge:
 
 
 class TransferState:
-    __slots__ = ("at", "by", "kind", "result", "tentative", "to", "transferee")
+    __slots__ = ("at", "by", "kind", "result", "to", "transferee")
 
     def __init__(self, kind: TransferKind, by: str | None, to: str | None, at: float, transferee: str) -> None:
         self.kind = kind
@@ -82,7 +82,6 @@ class TransferState:
         self.at = at
         self.transferee = transferee  # Uniqueid
         self.result: str | None = None
-        self.tentative = False
 
 
 class HoldState:
