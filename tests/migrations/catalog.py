@@ -32,7 +32,9 @@ SELECT relname AS name, relkind::text AS definition
 FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
 WHERE n.nspname = 'public' AND relkind NOT IN ('i', 'r') AND relname <> 'alembic_version'
 UNION ALL
-SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+SELECT tgname, pg_get_triggerdef(g.oid)
+FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT tgisinternal AND n.nspname = 'public'
 """
 
 

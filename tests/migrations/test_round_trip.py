@@ -51,7 +51,14 @@ LIVED_IN = (
            SELECT id FROM integration WHERE integration.account_id = conversation.account_id ORDER BY id LIMIT 1)
        WHERE id::text < '8'""",
     """UPDATE call_recording SET path = '/spool/' || id || '.wav', channel_id = 'c', kind = 'voicemail',
-           paused_spans = '[{"startedAt": "x"}]', started_at = now() WHERE id::text < '8'""",
+           paused_spans = '[{"startedAt": "x"}]', started_at = now(), legal_hold = true, erased_at = now(),
+           integration_id = (SELECT id FROM integration WHERE integration.account_id = call_recording.account_id
+                             ORDER BY id LIMIT 1)
+       WHERE id::text < '8'""",
+    """INSERT INTO recording_peaks (recording_id, account_id, data)
+       SELECT id, account_id, '{"data": [1]}' FROM call_recording WHERE id::text < '4'""",
+    """INSERT INTO recording_access (account_id, recording_id, action, actor, detail)
+       SELECT account_id, id, 'audio', 'loopback', 'bytes=0-' FROM call_recording""",
     "UPDATE lead SET phone_e164 = '+4930123456' WHERE id::text < '3'",
     "UPDATE integration SET status = 'disabled' WHERE id::text < '8'",
 )

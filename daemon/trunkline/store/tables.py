@@ -76,9 +76,12 @@ __all__ = [
     "media_file",
     "message",
     "metadata",
+    "recording_access",
+    "recording_peaks",
 ]
 
 RECORDING_STATES: Final = ("pending", "stored", "empty", "unmatched", "failed")
+RECORDING_ACTIONS: Final = ("metadata", "audio", "redirect", "peaks", "hold", "release", "erase", "retention")
 COMMAND_STATES: Final = ("pending", "claimed", "done", "failed")
 
 
@@ -219,9 +222,50 @@ call_recording: Final = Table(
     count("duration_seconds"),
     json_list("paused_spans"),  # of {startedAt, endedAt?}
     now_column("created_at"),
+    reference("integration_id", "integration"),  # the PBX whose file it is; None: its call's
+    Column("legal_hold", Boolean(), nullable=False, server_default=text("false")),  # nothing may delete it
+    instant("erased_at"),  # object, waveform and path are gone
     UniqueConstraint("call_id", "path"),
+    Index("ix_call_recording_path", "path"),
+    Index("ix_call_recording_account_id_started_at", "account_id", "started_at"),
+    Index(
+        "ix_call_recording_unfinished",
+        "account_id",
+        "created_at",
+        postgresql_where=text("state IN ('pending', 'unmatched', 'failed')"),
+    ),
+    Index(
+        "uq_call_recording_unmatched", "integration_id", "path", unique=True, postgresql_where=text("call_id IS NULL")
+    ),
     one_of("kind", stored(RecordingKind)),
     one_of("state", RECORDING_STATES),
+)
+
+# The waveform, computed once; docs/api.md has its form.
+recording_peaks: Final = Table(
+    "recording_peaks",
+    metadata,
+    Column("recording_id", UUID(), ForeignKey("call_recording.id", ondelete="CASCADE"), primary_key=True),
+    Column("account_id", UUID(), nullable=False),  # its recording's
+    json_object("data", nullable=False),
+)
+
+# Who looked at, listened to or deleted what. It outlives the recording, so recording_id is no foreign key.
+recording_access: Final = Table(
+    "recording_access",
+    metadata,
+    id_column(),
+    account_column(),
+    Column("recording_id", UUID(), nullable=False),
+    word("action"),
+    word("actor"),  # "key:" and the beginning of the key's digest, "loopback", or the part of the daemon that did it
+    text_column("address"),  # of the client
+    text_column("request_id"),
+    text_column("detail"),  # the range asked for, the reason of a deletion
+    now_column("created_at"),
+    Index("ix_recording_access_recording_id_created_at", "recording_id", "created_at"),
+    Index("ix_recording_access_account_id_created_at", "account_id", "created_at"),
+    one_of("action", RECORDING_ACTIONS),
 )
 
 # One commit-ordered sequence per account. A writer takes its numbers with
