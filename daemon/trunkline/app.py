@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import asyncpg
 import structlog
@@ -29,14 +30,19 @@ from trunkline.following import Following
 from trunkline.garbage import settle
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.metrics import Metrics, families
+from trunkline.recordings.spool import RecordingSpool
 from trunkline.store.faults import advice
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.queries import select_migration
+from trunkline.store.recordings import EnqueueRecordings
 from trunkline.store.revision import HEAD
 from trunkline.store.sink import CallSink
 from trunkline.store.spool import Spool, SpoolError
 from trunkline.store.writer import CallWriter
 from trunkline.store.writer_sql import INSERT_ACCOUNT
+
+if TYPE_CHECKING:
+    from trunkline.recordings.service import RecordingService
 
 WRITE_EVERY_S = 0.02  # what changes within it is one batch
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
@@ -78,8 +84,9 @@ async def run(
 class _Daemon:
     """What lives as long as one `run`."""
 
-    def __init__(self, settings: Settings, aio: AsyncioThread, pools: "_Pools") -> None:
+    def __init__(self, settings: Settings, aio: AsyncioThread, pools: "_Pools", spools: "_Spools") -> None:
         self._settings = settings
+        self._spools = spools
         self._aio = aio
         self._pools = pools
         self._sink = pools.sink
@@ -94,7 +101,8 @@ class _Daemon:
     async def open(cls, settings: Settings, aio: AsyncioThread) -> "_Daemon":
         """Make what can fail before anything runs."""
         try:
-            return cls(settings, aio, await aio.call(_Pools.open, settings))
+            spools = _Spools()
+            return cls(settings, aio, await aio.call(_Pools.open, settings, spools), spools)
         except SpoolError as error:
             raise StartError(str(error)) from error
 
@@ -105,6 +113,8 @@ class _Daemon:
             nursery.start_soon(self._serve, ready)
             nursery.start_soon(self._write_on, on_update)
             nursery.start_soon(self._cut_when_stopping)
+            if self._pools.recordings is not None:
+                nursery.start_soon(self._aio.call, self._pools.recordings.run)
             for following, link in self._follow:
                 nursery.start_soon(self._adopt, following, link)
                 nursery.start_soon(link.run)
@@ -122,6 +132,8 @@ class _Daemon:
         )
         link = Link(_link_settings(following.name, pbx), following, wanted=NEEDED, fields=FIELDS)
         following.request_resync = link.request_resync
+        if pbx.recordings is not None:
+            self._spools.add(following, RecordingSpool(pbx.recordings.resolve(), pbx.recordings_seen_as))
         return following, link
 
     def _wake(self) -> None:
@@ -235,24 +247,49 @@ class _Daemon:
             _measure_pbx(self._metrics, following, link)
 
 
+class _Spools:
+    """Where the PBXs that are followed record, by the names that they have said so far."""
+
+    def __init__(self) -> None:
+        self._of: list[tuple[Following, RecordingSpool]] = []
+
+    def add(self, following: Following, spool: RecordingSpool) -> None:
+        """Take in a PBX."""
+        self._of.append((following, spool))
+
+    def __call__(self) -> dict[str, RecordingSpool]:
+        """Return them."""
+        return {following.pbx: spool for following, spool in self._of if following.pbx}
+
+
 class _Pools:
     """What lives on the asyncio thread."""
 
-    def __init__(self, account: str, writing: Pool, reading: Pool, sink: CallSink) -> None:
+    def __init__(
+        self, account: str, writing: Pool, reading: Pool, sink: CallSink, recordings: "RecordingService | None"
+    ) -> None:
         self._account = account
         self._writing = writing
         self.reading = reading  # of its own, so that slow questions never keep the writer waiting
         self.sink = sink
+        self.recordings = recordings
 
     @classmethod
-    async def open(cls, settings: Settings) -> "_Pools":
+    async def open(cls, settings: Settings, spools: _Spools) -> "_Pools":
         """Open without needing the database. Raises SpoolError."""
-        url = settings.database.url.reveal()
+        url, account = settings.database.url.reveal(), settings.account.name
         writing, reading = await open_pool(url), await open_pool(url, max_size=8, reading=True)
+        enqueue: EnqueueRecordings | None = None
+        service = None
+        if settings.recordings.endpoint:
+            from trunkline.recordings.jobs import enqueue_recordings  # here: 20 MB, for who uses it
+
+            enqueue = enqueue_recordings
+            service = await _open_recordings(settings, spools)
         writer = CallWriter(
-            writing, settings.account.name, leads=select_leads_by_number, conversations=upsert_conversations
+            writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
         )
-        return cls(settings.account.name, writing, reading, CallSink(writer, Spool(settings.spool.path)))
+        return cls(account, writing, reading, CallSink(writer, Spool(settings.spool.path)), service)
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""
@@ -269,12 +306,42 @@ class _Pools:
     async def close(self) -> None:
         """Close everything."""
         await self.sink.close()
+        if self.recordings is not None:
+            await self.recordings.close()
         self.cut()
 
     def cut(self) -> None:
         """Hang up on PostgreSQL; what waits for it fails at once."""
         for pool in (self._writing, self.reading):
             pool.terminate()
+        if self.recordings is not None:
+            self.recordings.cut()
+
+
+async def _open_recordings(settings: Settings, spools: _Spools) -> "RecordingService":
+    from trunkline.recordings.objects import ObjectStore
+    from trunkline.recordings.service import Keeping, RecordingService
+
+    kept = settings.recordings
+    store = ObjectStore(
+        kept.endpoint,
+        kept.bucket,
+        kept.access_key.reveal(),
+        kept.secret_key.reveal(),
+        region=kept.region,
+        path_style=kept.path_style,
+        encrypted=kept.encryption == "sse-s3",
+        at_once=kept.at_once + 8,
+    )
+    keeping = Keeping(
+        prefix=kept.prefix,
+        keep_local=kept.keep_local,
+        at_once=kept.at_once,
+        sweep_s=kept.sweep_s,
+        retention_days=kept.retention_days,
+        retention_days_by_queue=kept.retention_days_by_queue,
+    )
+    return await RecordingService.open(settings.database.url.reveal(), store, settings.account.name, spools, keeping)
 
 
 def _migrate(url: str) -> None:

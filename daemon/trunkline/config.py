@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Meta
 
 from trunkline.config_reading import ConfigError, Reader, Secret, Section
@@ -66,6 +67,15 @@ class Pbx(Section, frozen=True, kw_only=True):
     ] = ("PJSIP/trunk*",)
     region: Annotated[str, Meta(description='an ISO 3166 country code such as "GB"')] | None = None
     enabled: bool = True
+    recordings: (
+        Annotated[Path, Meta(description="the directory where this PBX records, as this machine sees it")] | None
+    ) = None
+    recordings_seen_as: (
+        Annotated[
+            str, Meta(pattern=r"^/[^\x00-\x1f\x7f]*\Z", description="the same directory's absolute path on the PBX")
+        ]
+        | None
+    ) = None
 
     @property
     def ami_port(self) -> int:
@@ -84,6 +94,10 @@ class Pbx(Section, frozen=True, kw_only=True):
                 meant = f" did you mean {self.region.upper()}?" if self.region.upper() in SUPPORTED_REGIONS else ""
                 allowed = 'an ISO 3166 country code such as "GB"'
                 problems.append(f"region: {self.region!r} is no country;{meant} allowed: {allowed}")
+        if self.recordings is not None and not self.recordings.is_dir():
+            problems.append(f"recordings: {self.recordings} is no directory; allowed: where the PBX's recordings are")
+        if self.recordings_seen_as is not None and self.recordings is None:
+            problems.append("recordings_seen_as: needs recordings, the same directory as this machine sees it")
         if self.tls not in ("off", "on") and not Path(self.tls).is_file():
             problems.append(f'tls: {self.tls!r} is no file; allowed: "off", "on", or the path of a CA file')
         return problems
@@ -127,6 +141,51 @@ class Spool(Section, frozen=True, kw_only=True):
     path: Annotated[Path, Meta(description="a directory that the daemon may write to")] = Path("spool")
 
 
+class Recordings(Section, frozen=True, kw_only=True):
+    """Where recordings are kept: a bucket of any S3. Without `bucket` they stay where the PBX puts them."""
+
+    endpoint: Annotated[str, Meta(description='a URL such as "https://s3.eu-west-1.amazonaws.com"')] = ""
+    bucket: Annotated[
+        str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z", description="a bucket's name, 3 to 63 of a-z 0-9 . -")
+    ] = "trunkline"
+    region: Line = "us-east-1"
+    access_key: Annotated[Secret, Meta(description="the access key's id")] = Secret("")
+    secret_key: Annotated[Secret, Meta(description="the access key's secret")] = Secret("")
+    prefix: Annotated[
+        str,
+        Meta(pattern=r"^([A-Za-z0-9!_.*'()-]+/)*\Z", description='"" or the beginning of every key, such as "pbx/"'),
+    ] = ""
+    path_style: bool = True  # False: BUCKET.HOST, as AWS prefers
+    encryption: Annotated[Literal["off", "sse-s3"], Meta(description='"off" or "sse-s3", done by the server')] = "off"
+    at_once: Annotated[int, Meta(ge=2, le=64, description="2 to 64 uploads at a time")] = 4
+    keep_local: bool = False  # leave the files in the PBX's directory
+    sweep_s: Annotated[float, Meta(ge=1, le=86400, description="seconds, 1 to 86400")] = 60.0
+    retention_days: Annotated[int, Meta(ge=1, description="days, 1 or more; left out: for ever")] | None = None
+    retention_days_by_queue: Annotated[
+        dict[str, Annotated[int, Meta(ge=1)]], Meta(description="a section of QUEUE = days")
+    ] = msgspec.field(default_factory=dict)
+
+    def problems(self) -> list[str]:
+        """Refuse an endpoint that is none, and half a configuration."""
+        if not self.endpoint:
+            return []
+        problems = []
+        try:
+            url = urlsplit(self.endpoint)
+            plain = url.scheme in ("http", "https") and url.hostname and url.path in ("", "/") and not url.query
+            _ = url.port
+        except ValueError:
+            plain = False
+        if not plain or "@" in self.endpoint:
+            problems.append(
+                'endpoint: is no URL of an S3; allowed: "https://HOST" or "http://HOST:PORT", nothing behind'
+            )
+        for key in ("access_key", "secret_key"):
+            if not getattr(self, key).reveal():
+                problems.append(f"{key} or {key}_file: is missing; allowed: a text")
+        return problems
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """Everything that was configured."""
 
@@ -136,6 +195,7 @@ class Settings(Section, frozen=True, kw_only=True):
     http: Http = Http()
     log: Log = Log()
     spool: Spool = Spool()
+    recordings: Recordings = Recordings()
 
 
 _SECTIONS: dict[str, type[Section]] = {
@@ -144,9 +204,16 @@ _SECTIONS: dict[str, type[Section]] = {
     "http": Http,
     "log": Log,
     "pbx": Pbx,
+    "recordings": Recordings,
     "spool": Spool,
 }
-_FILE_KEYS = {("database", "url_file"): "url", ("pbx", "secret_file"): "secret", ("http", "api_key_file"): "api_keys"}
+_FILE_KEYS = {
+    ("database", "url_file"): "url",
+    ("pbx", "secret_file"): "secret",
+    ("http", "api_key_file"): "api_keys",
+    ("recordings", "access_key_file"): "access_key",
+    ("recordings", "secret_key_file"): "secret_key",
+}
 _VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_SECRET_FILE for the nth [[pbx]]
     "TRUNKLINE_ACCOUNT_NAME": ("account", "name"),
     "TRUNKLINE_DATABASE_URL": ("database", "url"),
@@ -157,6 +224,12 @@ _VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_S
     "TRUNKLINE_HTTP_PORT": ("http", "port"),
     "TRUNKLINE_LOG_FORMAT": ("log", "format"),
     "TRUNKLINE_LOG_LEVEL": ("log", "level"),
+    "TRUNKLINE_RECORDINGS_ACCESS_KEY": ("recordings", "access_key"),
+    "TRUNKLINE_RECORDINGS_ACCESS_KEY_FILE": ("recordings", "access_key_file"),
+    "TRUNKLINE_RECORDINGS_BUCKET": ("recordings", "bucket"),
+    "TRUNKLINE_RECORDINGS_ENDPOINT": ("recordings", "endpoint"),
+    "TRUNKLINE_RECORDINGS_SECRET_KEY": ("recordings", "secret_key"),
+    "TRUNKLINE_RECORDINGS_SECRET_KEY_FILE": ("recordings", "secret_key_file"),
     "TRUNKLINE_SPOOL_PATH": ("spool", "path"),
 }
 

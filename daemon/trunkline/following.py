@@ -46,6 +46,11 @@ class Following:
         return {status.value: count for status, count in states.items()}
 
     @property
+    def pbx(self) -> str:
+        """What the PBX is called in the database: its systemname or `name`; "" until it has said so."""
+        return self._pbx
+
+    @property
     def channels(self) -> int:
         """How many channels are tracked."""
         return 0 if self._tracker is None else self._tracker.channels

@@ -23,6 +23,7 @@ from trunkline.store.faults import of_the_server, summary
 from trunkline.store.integration import PBX_INTEGRATION
 from trunkline.store.linking import Customer, Links, MatchLeads, OpenConversations, contact_of, customer_of, find_links
 from trunkline.store.pool import Connection, Pool
+from trunkline.store.recordings import EnqueueRecordings
 
 # Rows of one transaction: enough that statements cost nothing a row, few enough that others of the account wait for ms.
 BATCH: Final = 500
@@ -95,16 +96,19 @@ class CallWriter:
         *,
         leads: MatchLeads | None = None,
         conversations: OpenConversations | None = None,
+        recordings: EnqueueRecordings | None = None,
         deadline_s: float = 5.0,
     ) -> None:
         """`leads` and `conversations` (crm/, inbox/) link a Call to its customer; None leaves that link empty.
 
+        `recordings` has those that have ended uploaded; None leaves them where they are.
         A transaction that takes longer than `deadline_s` counts as the server being away.
         """
         self.pool = pool
         self.account_name = account_name
         self._leads = leads
         self._conversations = conversations
+        self._recordings = recordings
         self._deadline_s = deadline_s
 
     async def write(self, updates: Iterable[CallUpdate]) -> WriteResult:
@@ -165,7 +169,9 @@ class CallWriter:
         rows = [row for row in rows if row.id in written]
         await _replace_legs(connection, account_id, rows)
         await _fold(connection, account_id, [fold for fold in folds if fold.into_id in written], aliases)
-        await _upsert_recordings(connection, account_id, rows)
+        ended = await _upsert_recordings(connection, account_id, rows)
+        if ended and self._recordings is not None:
+            await self._recordings(connection, ended)
         events = await _insert_events(connection, account_id, rows, folds)
         return WriteResult(written=len(rows), stale=len(batch) - len(rows), events=events)
 
@@ -304,11 +310,12 @@ async def _fold(
         await connection.execute(sql.SET_FOLDED, *map(list, zip(*folds, strict=True)))
 
 
-async def _upsert_recordings(connection: Connection, account_id: UUID, rows: Sequence[_Row]) -> None:
+async def _upsert_recordings(connection: Connection, account_id: UUID, rows: Sequence[_Row]) -> list[UUID]:
+    """Write the recordings of calls; the ids of those that were news, have ended and are not stored."""
     files = [(row.id, file) for row in rows for file in row.record.recordings]
     if not files:
-        return
-    await connection.execute(
+        return []
+    written = await connection.fetch(
         sql.UPSERT_RECORDINGS,
         account_id,
         [call_id for call_id, _ in files],
@@ -321,6 +328,7 @@ async def _upsert_recordings(connection: Connection, account_id: UUID, rows: Seq
     first = [row.id for row in rows if row.record.recordings and not (row.stored and row.stored["recording_id"])]
     if first:
         await connection.execute(sql.SET_RECORDING, first)
+    return [file["id"] for file in written if file["ended_at"] is not None and file["state"] == "pending"]
 
 
 async def _insert_events(connection: Connection, account_id: UUID, rows: Sequence[_Row], folds: Sequence[_Fold]) -> int:

@@ -220,6 +220,7 @@ FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $
 ORDER BY file.call_id, file.path, file.ended_at NULLS LAST
 ON CONFLICT (call_id, path) DO UPDATE SET ended_at = excluded.ended_at
 WHERE held.ended_at IS DISTINCT FROM excluded.ended_at AND excluded.ended_at IS NOT NULL
+RETURNING held.id, held.ended_at, held.state
 """
 SET_RECORDING: Final = """
 UPDATE call SET recording_id = (

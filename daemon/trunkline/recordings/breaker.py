@@ -1,0 +1,75 @@
+"""Breaker: while the object storage is away, one job asks for it and the others wait.
+
+Said once, when it opens and when it closes; in between the storage is asked after 1 s, then ever later up to
+LONGEST_WAIT_S, however many recordings wait: a wrong credential is not hammered.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Final
+
+import structlog
+
+from trunkline.recordings.objects import ObjectStore, StoreFault
+from trunkline.recordings.threads import in_thread
+
+FIRST_WAIT_S: Final = 1.0
+LONGEST_WAIT_S: Final = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class Breaker:
+    """`async with breaker:` is entered only while the storage is believed to be there."""
+
+    def __init__(self, store: ObjectStore, *, first_wait_s: float = FIRST_WAIT_S) -> None:
+        self._store = store
+        self._first_wait_s = first_wait_s
+        self._closed = asyncio.Event()
+        self._closed.set()
+        self._probe: asyncio.Task[None] | None = None
+        self.fault: StoreFault | None = None  # why it is open
+        self.probes = 0
+
+    def trip(self, fault: StoreFault) -> None:
+        """The storage does not work for anyone: let all wait until it does."""
+        if self.fault is None or self.fault.reason != fault.reason:
+            log.error("recordings.store_away", reason=fault.reason, todo=fault.todo or "nothing, it is tried again")
+        self.fault = fault
+        if self._probe is None:
+            self._closed.clear()
+            self._probe = asyncio.create_task(self._probe_on(), name="recordings.probe")
+
+    async def close(self) -> None:
+        """Stop asking."""
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+
+    async def _probe_on(self) -> None:
+        wait_s = self._first_wait_s
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            self.probes += 1
+            try:
+                await in_thread(self._store.check)
+            except StoreFault as fault:
+                if self.fault is None or fault.reason != self.fault.reason:
+                    log.error("recordings.store_away", reason=fault.reason, todo=fault.todo or "nothing")
+                self.fault = fault
+                continue
+            log.info("recordings.store_back")
+            self.fault = None
+            self._probe = None
+            self._closed.set()
+            return
+
+    async def __aenter__(self) -> None:
+        """Wait until the storage is there."""
+        await self._closed.wait()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to do."""

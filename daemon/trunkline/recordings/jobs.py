@@ -1,0 +1,126 @@
+"""The durable queue of recordings: pgqueuer's, in the schema `jobs` of our own database.
+
+A job is made in the transaction that stores the recording's row, so neither is there without the other. Every recording
+has at most one (its dedupe key), which lives until its handler returns; a job whose daemon was killed is taken up again
+once its heartbeat is HEARTBEAT_S old.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Final, Literal, cast
+from uuid import UUID
+
+import structlog
+from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver, AsyncpgPoolDriver
+from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
+from pgqueuer.adapters.persistence.queries import Queries
+from pgqueuer.core.qm import QueueManager
+from pgqueuer.domain.errors import RetryRequested
+from pgqueuer.domain.models import Job
+from pgqueuer.domain.settings import DBSettings
+
+from trunkline.store.faults import of_the_server, summary
+from trunkline.store.pool import Connection, Pool
+
+SCHEMA: Final = "jobs"
+QUEUE: Final = "recordings"
+HEARTBEAT_S: Final = 20.0
+LONGEST_DELAY_S: Final = 300.0
+_POLL_S: Final = 5.0  # how late a job may be noticed whose NOTIFY was lost
+_AGAIN_S: Final = 3.0  # after the database was away
+_SETTINGS: Final = DBSettings(db_schema=SCHEMA)
+
+log = structlog.get_logger(__name__)
+
+
+class Later(Exception):
+    """The job is to be tried again, after `delay_s` or, where that is None, ever later."""
+
+    def __init__(self, reason: str, delay_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.delay_s = delay_s
+
+
+def queries(driver: AsyncpgDriver | AsyncpgPoolDriver) -> Queries:
+    """The queue's statements."""
+    return Queries(
+        driver,
+        qbe=QueryBuilderEnvironment(_SETTINGS),
+        qbq=QueryQueueBuilder(_SETTINGS),
+        qbs=QuerySchedulerBuilder(_SETTINGS),
+    )
+
+
+async def enqueue_recordings(connection: Connection, recording_ids: Sequence[UUID]) -> None:
+    """Make a job for each recording that has none, in the connection's transaction."""
+    if recording_ids:
+        count = len(recording_ids)
+        await queries(AsyncpgDriver(cast("Any", connection))).enqueue(
+            [QUEUE] * count,
+            [str(recording_id).encode() for recording_id in recording_ids],
+            [0] * count,
+            dedupe_key=[f"{QUEUE}:{recording_id}" for recording_id in recording_ids],
+            on_conflict="skip",
+        )
+
+
+class JobRunner:
+    """Runs the jobs, `at_once` of them together, for as long as `run` is not cancelled."""
+
+    def __init__(self, pool: Pool, work: Callable[[UUID], Awaitable[None]], *, at_once: int = 4) -> None:
+        self._pool = pool
+        self._work = work
+        self._batch = max(1, at_once // 2)
+        self.done: dict[Literal["done", "retried", "failed"], int] = {"done": 0, "retried": 0, "failed": 0}
+
+    async def run(self) -> None:
+        """Never returns; a database that is away is waited for."""
+        logging.getLogger("pgqueuer").setLevel(logging.CRITICAL)  # what it says, we say with the recording's id
+        while True:
+            manager = QueueManager(queries(AsyncpgPoolDriver(self._pool)))
+            manager.entrypoint(QUEUE)(self._run)
+            try:
+                await manager.run(
+                    dequeue_timeout=timedelta(seconds=_POLL_S),
+                    batch_size=self._batch,
+                    max_concurrent_tasks=2 * self._batch,
+                    shutdown_on_listener_failure=True,
+                    heartbeat_timeout=timedelta(seconds=HEARTBEAT_S),
+                )
+            except asyncio.CancelledError:
+                manager.shutdown.set()
+                raise
+            except Exception as error:
+                level = log.warning if of_the_server(error) else log.error
+                level("recordings.queue_away", error=summary(error), again_in_s=_AGAIN_S)
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _run(self, job: Job) -> None:
+        recording_id = UUID((job.payload or b"").decode())
+        try:
+            await self._work(recording_id)
+        except Later as later:
+            self.done["retried"] += 1
+            raise _again(job, later) from later
+        except Exception as error:  # ours or the database's: the recording is not given up for it
+            self.done["failed"] += 1
+            if not of_the_server(error):
+                log.exception("recordings.job_failed", recording=str(recording_id))
+            raise _again(job, Later(summary(error))) from error
+        self.done["done"] += 1
+
+    async def depth(self) -> int:
+        """Jobs that wait or run."""
+        with suppress(Exception):
+            return int(await self._pool.fetchval(f"SELECT count(*) FROM {_SETTINGS.qualified.queue_table}") or 0)
+        return 0
+
+
+def _again(job: Job, later: Later) -> RetryRequested:
+    delay_s = later.delay_s
+    if delay_s is None:
+        delay_s = min(2.0 ** min(job.attempts, 16), LONGEST_DELAY_S)
+    return RetryRequested(delay=timedelta(seconds=delay_s), reason=str(later))

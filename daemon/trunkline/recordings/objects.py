@@ -1,0 +1,204 @@
+"""Object storage by S3's protocol: put, read back, hand out, remove. Blocking calls, for a thread; safe in several.
+
+What goes wrong is a StoreFault that says whose fault it is: of the storage as a whole (away, refusing us), which every
+recording would meet, or of this one object.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from hashlib import sha256
+from typing import BinaryIO, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.sse import SseS3
+
+PART: Final = 8 << 20  # bytes held of an upload; S3's own least is 5 MiB
+CHUNK: Final = 1 << 18  # bytes of a download
+_CONNECT_S: Final = 5.0
+_SILENT_S: Final = 30.0  # without a byte
+_KEY_WRONG: Final = frozenset(
+    "AccessDenied InvalidAccessKeyId SignatureDoesNotMatch InvalidSecurity ExpiredToken InvalidToken "
+    "RequestTimeTooSkewed AccountProblem AllAccessDisabled NotSignedUp".split()
+)
+_FULL: Final = frozenset({"XMinioStorageFull", "QuotaExceeded", "InsufficientCapacity", "XAmzQuotaExceeded"})
+_AGAIN: Final = frozenset({"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "ServerBusy"})
+
+
+class StoreFault(Exception):
+    """Storage did not do what it was asked. `todo` says what an admin can do; "" where waiting is all."""
+
+    def __init__(self, reason: str, todo: str = "", *, of_the_store: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.todo = todo
+        self.of_the_store = of_the_store  # every object would meet it
+
+
+class NoObject(StoreFault):
+    """There is no object of that key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"there is no object {key}", of_the_store=False)
+
+
+class ObjectInfo(NamedTuple):
+    """What was read back of an object."""
+
+    size: int  # bytes
+    sha256: str  # hexadecimal
+
+
+class ObjectStore:
+    """One bucket.
+
+    endpoint: URL, `http://127.0.0.1:9000` or `https://s3.eu-west-1.amazonaws.com`. encrypted: ask the server to encrypt
+    (SSE-S3). Raises ValueError for an endpoint that is none.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        bucket: str,
+        access_key: str,
+        secret_key: str,
+        *,
+        region: str = "us-east-1",
+        path_style: bool = True,
+        encrypted: bool = False,
+        at_once: int = 8,
+        silent_s: float = _SILENT_S,
+    ) -> None:
+        url = urlsplit(endpoint)
+        self.endpoint = endpoint
+        self.bucket = bucket
+        self._http = urllib3.PoolManager(
+            maxsize=at_once, timeout=urllib3.Timeout(connect=_CONNECT_S, read=silent_s), retries=False
+        )
+        self._client = Minio(
+            endpoint=url.netloc,
+            access_key=access_key,
+            secret_key=secret_key,
+            secure=url.scheme == "https",
+            region=region,
+            http_client=self._http,
+        )
+        if not path_style:
+            self._client.enable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
+        self._sse = SseS3() if encrypted else None
+
+    def check(self) -> None:
+        """Is the bucket there, and may we look? Raises StoreFault."""
+        with _told(self):
+            if not self._client.bucket_exists(bucket_name=self.bucket):
+                raise self.no_bucket()
+
+    def put(self, key: str, data: BinaryIO, size: int, *, mime_type: str, metadata: Mapping[str, str]) -> None:
+        """Store `size` bytes of `data`; PART bytes of them are held at a time. Raises StoreFault."""
+        with _told(self, key):
+            self._client.put_object(
+                bucket_name=self.bucket,
+                object_name=key,
+                data=data,
+                length=size,
+                content_type=mime_type,
+                metadata=dict(metadata),
+                sse=self._sse,
+                part_size=PART,
+                num_parallel_uploads=1,
+            )
+
+    def read(self, key: str, offset: int = 0, size: int = 0) -> Iterator[bytes]:
+        """The bytes of an object in chunks, from `offset` on, `size` of them (0: all). Raises StoreFault, NoObject."""
+        with _told(self, key):
+            response = self._client.get_object(bucket_name=self.bucket, object_name=key, offset=offset, length=size)
+            try:
+                yield from response.stream(CHUNK)
+            finally:
+                response.close()
+                response.release_conn()
+
+    def read_back(self, key: str) -> ObjectInfo:
+        """Read all of an object. Raises StoreFault, NoObject."""
+        digest, size = sha256(), 0
+        for chunk in self.read(key):
+            digest.update(chunk)
+            size += len(chunk)
+        return ObjectInfo(size, digest.hexdigest())
+
+    def presign(self, key: str, seconds: int, name: str, mime_type: str) -> str:
+        """A URL that lets whoever has it read the object for so long."""
+        return self._client.presigned_get_object(
+            bucket_name=self.bucket,
+            object_name=key,
+            expires=timedelta(seconds=seconds),
+            response_headers={
+                "response-content-type": mime_type,
+                "response-content-disposition": f'inline; filename="{name}"',
+            },
+        )
+
+    def remove(self, key: str) -> None:
+        """Remove an object; one that is not there is gone already. Raises StoreFault."""
+        with _told(self, key):
+            self._client.remove_object(bucket_name=self.bucket, object_name=key)
+
+    def exists(self, key: str) -> bool:
+        """Is there an object of that key? Raises StoreFault."""
+        try:
+            with _told(self, key):
+                self._client.stat_object(bucket_name=self.bucket, object_name=key)
+        except NoObject:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._http.clear()
+
+    def no_bucket(self) -> StoreFault:
+        """Say that the bucket is not there."""
+        return StoreFault(f"there is no bucket {self.bucket!r}", "make it, or set recordings.bucket to one there is")
+
+
+@contextmanager
+def _told(store: ObjectStore, key: str = "") -> Iterator[None]:
+    """Turn what minio and urllib3 raise into StoreFault."""
+    try:
+        yield
+    except S3Error as error:
+        raise _refused(store, key, error) from error
+    except (ServerError, InvalidResponseError) as error:
+        raise StoreFault(f"it answers with an error: {_line(error)}") from error
+    except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+        todo = "start it, or set recordings.endpoint to where it is"
+        raise StoreFault(f"{store.endpoint} cannot be reached", todo) from error
+    except urllib3.exceptions.SSLError as error:
+        raise StoreFault(f"TLS to {store.endpoint} fails: {_line(error)}", "its certificate") from error
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise StoreFault(f"{store.endpoint} does not answer") from error
+    except urllib3.exceptions.HTTPError as error:
+        raise StoreFault(f"the connection broke: {_line(error)}") from error
+
+
+def _refused(store: ObjectStore, key: str, error: S3Error) -> StoreFault:
+    code, status = error.code or "", error.response.status
+    if code in ("NoSuchKey", "NoSuchObject", "NotFound") or (status == 404 and not code):
+        return NoObject(key)
+    if code == "NoSuchBucket":
+        return store.no_bucket()
+    if code in _KEY_WRONG or status in (401, 403):
+        return StoreFault(f"it refuses our key ({code})", "recordings.access_key, secret_key and the key's rights")
+    if code in _FULL or status == 507:
+        return StoreFault(f"it is full ({code})", "make room in the object storage")
+    if code in _AGAIN or status >= 500:
+        return StoreFault(f"it answers with an error ({code or status})")
+    return StoreFault(f"it refused the object ({code}: {_line(error)})", of_the_store=False)
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, as one line that fits a log and a row."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

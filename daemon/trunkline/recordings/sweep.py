@@ -1,0 +1,167 @@
+"""The sweeper: what is in the spool and nobody told of, and what was told of and nobody did.
+
+It lists the directory every so often and holds it against the rows. A file whose name holds the id of a channel that a
+call had becomes that call's recording; any other is `unmatched` with a reason, looked at again at each sweep. A row
+whose job was lost gets a new one, a file that was stored and is still there too.
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from trunkline.recordings.jobs import enqueue_recordings
+from trunkline.recordings.spool import Found, RecordingSpool
+from trunkline.recordings.threads import in_thread
+from trunkline.store.faults import of_the_server, summary
+from trunkline.store.pool import Pool
+from trunkline.store.recordings import chunked
+from trunkline.store.sweeping import (
+    insert_linked,
+    revive_missing,
+    select_channels,
+    select_integration,
+    select_known,
+    select_lost_jobs,
+    upsert_unmatched,
+)
+
+BATCH: Final = 1000
+GRACE_S: Final = 30.0  # the tracker tells of a file long before; until then it is its
+EARLY_S: Final = 60.0  # by which clocks and file systems may differ
+LOW_ROOM: Final = 1 << 30  # bytes
+# [systemname-]epoch.counter; a dialplan may have put other words before it.
+_UNIQUEID: Final = re.compile(r"(?<![\d.])\d{9,11}\.\d{1,9}(?![\d])")
+
+log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    """Sweeps the spools of an account's PBXs."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        account: str,
+        spools: Callable[[], Mapping[str, RecordingSpool]],
+        *,
+        every_s: float = 60.0,
+        grace_s: float = GRACE_S,
+        keep: bool = False,
+    ) -> None:
+        self._pool = pool
+        self._account = account
+        self._spools = spools
+        self._every_s = every_s
+        self._grace_s = grace_s
+        self._keep = keep  # stored files stay, so that they are there is nothing to act on
+        self._low = False
+        self.files = 0  # in the spools, when last looked
+        self.unmatched = 0
+        self.linked = 0  # files that the stream had missed
+        self.free_bytes = -1  # -1: not known
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            try:
+                await self.sweep()
+            except Exception as error:
+                if not of_the_server(error) and not isinstance(error, OSError):
+                    log.exception("recordings.sweep_failed")
+                else:
+                    log.warning("recordings.sweep_failed", error=summary(error))
+            await asyncio.sleep(self._every_s)
+
+    async def sweep(self) -> None:
+        """Look once. Raises OSError where a spool cannot be listed, and as asyncpg does."""
+        files = unmatched = 0
+        await self._enqueue(await select_lost_jobs(self._pool, self._account))
+        for pbx, spool in self._spools().items():
+            self._watch_room(spool, await in_thread(spool.free_bytes))
+            integration = await select_integration(self._pool, self._account, pbx)
+            if integration is None:
+                continue  # nothing is known of this PBX yet: no call to link to
+            found = await in_thread(_listed, spool)
+            files += len(found)
+            for some in chunked(found, BATCH):
+                unmatched += await self._settle(integration, spool, some)
+        self.files, self.unmatched = files, unmatched
+
+    async def _settle(self, integration: Any, spool: RecordingSpool, found: Sequence[Found]) -> int:
+        """Hold some files against the rows; how many of them no call is known for."""
+        paths = {spool.path_of(file.name): file for file in found}
+        known = {row["path"]: row for row in await select_known(self._pool, integration["id"], list(paths))}
+        settled_before = time.time() - self._grace_s
+        again: list[UUID] = []
+        strays: dict[str, Found] = {}
+        for path, file in paths.items():
+            row = known.get(path)
+            if row is None or row["state"] == "unmatched":
+                if file.fault or file.look.modified_ns / 1e9 < settled_before:
+                    strays[path] = file
+            elif self._is_owed(row):
+                again.append(row["id"])
+        if again:
+            await revive_missing(self._pool, again)
+            await self._enqueue(again)
+        return await self._link(integration, strays)
+
+    def _is_owed(self, row: Any) -> bool:
+        """Has something to be done with a file that is known: it came late, or was not removed?"""
+        if row["state"] == "failed":
+            return bool(row["missing"])
+        return row["state"] in ("stored", "empty") and not self._keep and row["erased_at"] is None
+
+    async def _link(self, integration: Any, strays: Mapping[str, Found]) -> int:
+        if not strays:
+            return 0
+        ids = {path: _ids(file) for path, file in strays.items()}
+        wanted = sorted({one for some in ids.values() for one in some})
+        channels = await select_channels(self._pool, integration["id"], integration["external_id"], wanted)
+        linked, unmatched = [], []
+        for path, file in strays.items():
+            channel = next((channels[one] for one in reversed(ids[path]) if one in channels), None)
+            at = datetime.fromtimestamp(file.look.modified_ns / 1e9, UTC)
+            if file.fault:
+                unmatched.append((path, file.fault))
+            elif channel is None:
+                named = "no call is known with the id in its name" if ids[path] else "its name holds no call's id"
+                unmatched.append((path, f"{named}: remove it, or rename it to …_UNIQUEID.wav"))
+            elif at < channel["started_at"] - timedelta(seconds=EARLY_S):  # a caller's number may look like an id
+                unmatched.append((path, "it was written before the call that its name says began"))
+            elif channel["call_ended_at"] is not None:
+                linked.append((path, channel, at))
+        for path in await upsert_unmatched(self._pool, integration, unmatched):
+            log.warning("recording.unmatched", file=os.path.basename(path)[-60:], pbx=integration["external_id"])
+        for recording_id in await insert_linked(self._pool, integration, linked):
+            self.linked += 1
+            log.info("recording.found", recording=str(recording_id))
+            await self._enqueue([recording_id])
+        return len(unmatched)
+
+    async def _enqueue(self, recording_ids: Sequence[UUID]) -> None:
+        for some in chunked(recording_ids, BATCH):
+            async with self._pool.acquire() as connection, connection.transaction():
+                await enqueue_recordings(connection, some)
+
+    def _watch_room(self, spool: RecordingSpool, free: int) -> None:
+        self.free_bytes = free
+        if free < LOW_ROOM and not self._low:
+            log.error("recordings.spool_nearly_full", free_bytes=free, todo="make room: MixMonitor writes nothing else")
+        self._low = free < LOW_ROOM
+
+
+def _listed(spool: RecordingSpool) -> list[Found]:
+    return list(spool.walk())
+
+
+def _ids(file: Found) -> list[str]:
+    """What in a file's name may be a Uniqueid, the likeliest last: dialplans put it at the end."""
+    return _UNIQUEID.findall(file.name)

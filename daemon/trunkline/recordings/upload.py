@@ -1,0 +1,289 @@
+"""One recording on its way from the spool into object storage.
+
+    open -> complete? -> examine -> put -> read back -> row, media file and event in one transaction -> remove the file
+
+Each step may be the last before a kill: the key is the recording's own, so what was put is put again over itself; the
+row says `stored` only after the object was read back; and the file goes last, if it still is what was hashed.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, Final, NamedTuple, cast
+from urllib.parse import quote
+from uuid import UUID
+
+import structlog
+
+from trunkline.recordings.audio import Audio, NotAudio, examine, mended_header
+from trunkline.recordings.breaker import Breaker
+from trunkline.recordings.jobs import Later
+from trunkline.recordings.objects import NoObject, ObjectStore, StoreFault
+from trunkline.recordings.peaks import NoPeaks, peaks
+from trunkline.recordings.spool import Look, Missing, RecordingSpool, Refused, is_written
+from trunkline.recordings.threads import in_thread
+from trunkline.store.pool import Pool
+from trunkline.store.recordings import Stored, select_job, set_state, set_stored
+
+# Asterisk closes the file within a moment of the channel's end. Where the kernel does not say so (spool.is_written), a
+# file counts as complete that was the same for this long; the longer time where its header says otherwise.
+SETTLED_S: Final = 2.0
+SETTLED_ODD_S: Final = 30.0
+LOOK_AGAIN_S: Final = 0.25
+MISSING_FOR_S: Final = 600.0  # after which a file that is not there is given up
+_ELSEWHERE_S: Final = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class _Taken(NamedTuple):
+    """A file that is complete."""
+
+    look: Look
+    audio: Audio
+    header: bytes  # what goes up before the audio
+
+
+class _NotYet(Exception):
+    """The file is being written, or may be."""
+
+
+class Uploader:
+    """Takes recordings to the store.
+
+    spool_of: where the PBX of that name records, None where this daemon cannot see it. prefix: of every key. step: is
+    told each step's name before it is taken (for tests that kill). keep: leave the files in the spool.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        store: ObjectStore,
+        spool_of: Callable[[str], RecordingSpool | None],
+        *,
+        prefix: str = "",
+        keep: bool = False,
+        step: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._pool = pool
+        self._store = store
+        self._spool_of = spool_of
+        self._prefix = prefix
+        self._keep = keep
+        self._step = step
+        self.breaker = Breaker(store)
+        self.stored = 0
+        self.stored_bytes = 0
+        self.refused_names = 0
+
+    async def take(self, recording_id: UUID) -> None:
+        """Bring one recording as far as it goes. Raises Later where that is not to the end."""
+        row = await select_job(self._pool, recording_id)
+        if row is None or row["erased_at"] is not None or not row["path"]:
+            return
+        spool = self._spool_of(row["pbx"] or "")
+        if spool is None:
+            reason = f"the recordings of PBX {row['pbx']} cannot be reached from here: set pbx.recordings"
+            await self._say(row, "pending", reason)
+            raise Later(reason, _ELSEWHERE_S)
+        try:
+            name = spool.name_of(row["path"])
+            if row["state"] in ("stored", "empty"):
+                await self._clean(row, spool, name)
+            else:
+                await self._store_one(row, spool, name)
+        except Refused as refused:
+            self.refused_names += 1
+            await self._say(row, "failed", str(refused))
+        except Missing:
+            await self._missing(row)
+        except _NotYet as not_yet:
+            raise Later(str(not_yet), LOOK_AGAIN_S) from not_yet
+        except OSError as error:
+            reason = f"the file cannot be read: {error.strerror or error}"
+            await self._say(row, "pending", reason)
+            raise Later(reason) from error
+
+    async def _store_one(self, row: Any, spool: RecordingSpool, name: str) -> None:
+        if row["ended_at"] is None and row["call_id"] is not None and row["call_ended_at"] is None:
+            raise Later("the call goes on", _ELSEWHERE_S)  # its end makes a job anew
+        with closing(await in_thread(spool.open, name)) as file:
+            try:
+                taken = await in_thread(_complete, file, name)
+            except NotAudio as error:
+                await self._say(row, "failed", f"it is no recording: {error}")
+                return
+            if taken.audio.empty:
+                await self._say(row, "empty", taken.audio.header_fault or "there is no audio in it")
+                await self._remove(spool, name, taken.look)
+                return
+            async with self.breaker:
+                try:
+                    stored = await in_thread(self._send, row, file, name, taken)
+                except StoreFault as fault:
+                    await self._say(row, "pending", f"object storage: {fault.reason}")
+                    if fault.of_the_store:
+                        self.breaker.trip(fault)
+                        raise Later(fault.reason, 0.0) from fault
+                    raise Later(fault.reason) from fault
+            self._step("commit")
+            if await set_stored(self._pool, row["id"], stored):
+                self.stored += 1
+                self.stored_bytes += stored.size
+                log.info("recording.stored", recording=str(row["id"]), bytes=stored.size, seconds=stored.seconds)
+                self._step("remove")
+                await self._remove(spool, name, taken.look)
+            else:  # erased meanwhile, or its row went with a folded call whose other recording is the same file
+                await in_thread(self._store.remove, stored.key)
+
+    def _send(self, row: Any, file: BinaryIO, name: str, taken: _Taken) -> Stored:
+        """Put a file and read it back; in a thread. Raises StoreFault, OSError, _NotYet."""
+        audio, key = taken.audio, key_of(row, name, self._prefix)
+        source = _Source(file, taken)
+        self._step("put")
+        metadata = {"Call-Id": str(row["call_id"] or ""), "Recording-Id": str(row["id"])}
+        if row["channel_id"]:
+            metadata["Channel-Id"] = quote(row["channel_id"][:255])
+        self._store.put(key, cast("BinaryIO", source), source.size, mime_type=audio.mime_type, metadata=metadata)
+        self._step("read back")
+        digest = source.digest.hexdigest()
+        found = self._store.read_back(key)
+        if (found.size, found.sha256) != (source.size, digest):
+            raise StoreFault(
+                f"what was read back is not what was put ({found.size} bytes, {source.size} put)", of_the_store=False
+            )
+        try:
+            waveform = peaks(file, audio)
+        except NoPeaks:
+            waveform = None
+        return Stored(
+            name=PurePosixPath(name).name,
+            bucket=self._store.bucket,
+            key=key,
+            mime_type=audio.mime_type,
+            size=source.size,
+            sha256=digest,
+            seconds=audio.seconds,
+            mended=audio.header_fault,
+            codec=audio.codec,
+            peaks=cast("dict[str, Any] | None", waveform),
+        )
+
+    async def _clean(self, row: Any, spool: RecordingSpool, name: str) -> None:
+        """Remove a file whose recording is stored: its daemon was killed between the commit and the removal."""
+        with closing(await in_thread(spool.open, name)) as file:
+            taken = await in_thread(_complete, file, name)
+            if row["state"] == "stored":
+                source = _Source(file, taken)
+                await in_thread(_read_all, source)
+                if source.digest.hexdigest() != row["sha256"]:
+                    reason = "another file of the same name is in the spool; what is stored stays: rename the new one"
+                    log.warning("recording.name_reused", recording=str(row["id"]), todo=reason)
+                    return
+                async with self.breaker:
+                    try:
+                        found = await in_thread(self._store.read_back, row["key"])
+                    except NoObject:
+                        log.error("recording.object_gone", recording=str(row["id"]), todo="the file stays in the spool")
+                        return
+                    except StoreFault as fault:
+                        if fault.of_the_store:
+                            self.breaker.trip(fault)
+                        raise Later(fault.reason) from fault
+                if found.sha256 != row["sha256"]:
+                    log.error("recording.object_differs", recording=str(row["id"]), todo="the file stays in the spool")
+                    return
+            elif not taken.audio.empty:
+                return
+            await self._remove(spool, name, taken.look)
+
+    async def _remove(self, spool: RecordingSpool, name: str, look: Look) -> None:
+        if self._keep:
+            return
+        try:
+            if not await in_thread(spool.remove, name, look):
+                log.warning("recording.changed", todo="it was written to after it was stored; the file stays")
+        except OSError as error:
+            log.warning("recording.not_removed", error=error.strerror, todo="let the daemon write to the spool")
+
+    async def _missing(self, row: Any) -> None:
+        if row["state"] in ("stored", "empty"):
+            return
+        ended_at = row["ended_at"] or row["call_ended_at"]
+        gone_for_s = MISSING_FOR_S if ended_at is None else (datetime.now(UTC) - ended_at).total_seconds()
+        if gone_for_s < MISSING_FOR_S:
+            await self._say(row, "pending", "the file is not there yet")
+            raise Later("the file is not there yet")
+        await self._say(row, "failed", "the file is not there: the PBX never wrote it, or somebody removed it")
+
+    async def _say(self, row: Any, state: str, reason: str) -> None:
+        """Put a state and its reason into the row, and into the log if that is news."""
+        if await set_state(self._pool, row["id"], state, reason):
+            level = log.warning if state in ("failed", "pending") else log.info
+            level(f"recording.{state}", recording=str(row["id"]), reason=reason)
+
+
+class _Source:
+    """What goes up: the mended header and the audio behind it, hashed as it is read."""
+
+    def __init__(self, file: BinaryIO, taken: _Taken) -> None:
+        self._file = file
+        self._header = taken.header
+        self._left = taken.look.size - taken.audio.data_offset
+        self.size = len(taken.header) + self._left
+        self.digest = sha256()
+        file.seek(taken.audio.data_offset)
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes. Raises _NotYet where the file has become shorter."""
+        if self._header:
+            data, self._header = self._header, b""
+            self.digest.update(data)
+            return data
+        wanted = self._left if size < 0 else min(size, self._left)
+        if not wanted:
+            return b""
+        data = self._file.read(wanted)
+        if not data:
+            raise _NotYet("the file became shorter while it was read")
+        self._left -= len(data)
+        self.digest.update(data)
+        return data
+
+
+def key_of(row: Any, name: str, prefix: str = "") -> str:
+    """The key of a recording's object: ACCOUNT/YYYY/MM/DD/CALL/RECORDING.ending, the day that of its beginning."""
+    day = (row["started_at"] or row["ended_at"] or datetime.now(UTC)).astimezone(UTC)
+    call = row["call_id"] or "unmatched"
+    ending = "".join(c for c in PurePosixPath(name).suffix.lower() if c.isascii() and (c.isalnum() or c in ".-"))
+    return f"{prefix}{row['account_id']}/{day:%Y/%m/%d}/{call}/{row['id']}{ending[:16]}"
+
+
+def _complete(file: BinaryIO, name: str) -> _Taken:
+    """Look at a file; in a thread. Raises _NotYet while it is written, NotAudio, OSError."""
+    written = is_written(file)
+    if written:
+        raise _NotYet("the PBX is writing it")
+    look = _look(file)
+    audio = examine(file, name, look.size)
+    if written is None:
+        still_s = SETTLED_ODD_S if audio.header_fault else SETTLED_S
+        if time.time() - look.modified_ns / 1e9 < still_s:
+            raise _NotYet("the PBX may be writing it")
+    header = mended_header(file, audio)
+    if _look(file) != look:
+        raise _NotYet("the PBX is writing it")
+    return _Taken(look, audio, header)
+
+
+def _look(file: BinaryIO) -> Look:
+    return Look.at(os.fstat(file.fileno()))
+
+
+def _read_all(source: _Source) -> None:
+    while source.read(1 << 18):
+        pass

@@ -1,0 +1,236 @@
+"""The rows of recordings: what the room `recordings/` and the API ask of them, and the one way each changes.
+
+States: `pending` until the object is stored, then `stored`; `empty` without audio; `unmatched` a file in the spool that
+no call is known for; `failed` given up. `reason` says why it is not stored, or not yet.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import msgspec
+
+from trunkline.store import writer_sql
+from trunkline.store.pool import Connection, Pool
+
+STORED_EVENT: Final = "call.recording_stored"
+
+
+class EnqueueRecordings(Protocol):
+    """Have recordings uploaded: jobs made in the transaction that stores their rows."""
+
+    async def __call__(self, connection: Connection, recording_ids: Sequence[UUID], /) -> None: ...
+
+
+class Recording(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """A recording as the API shows it. Times are aware UTC; enum words UPPERCASE."""
+
+    id: UUID
+    call_id: UUID | None
+    channel_id: str | None
+    kind: str
+    state: str
+    reason: str | None
+    path: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    duration_seconds: int | None
+    paused_spans: list[dict[str, Any]]
+    legal_hold: bool
+    erased_at: datetime | None
+    media_file_id: UUID | None
+    name: str | None
+    mime_type: str | None
+    size: int | None  # bytes
+    sha256: str | None
+    created_at: datetime
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upload has made."""
+
+    name: str
+    bucket: str
+    key: str
+    mime_type: str
+    size: int  # bytes
+    sha256: str
+    seconds: float | None
+    mended: str = ""  # what was wrong with the file's header
+    codec: str = ""
+    peaks: dict[str, Any] | None = None
+
+
+_COLUMNS: Final = """recording.id, recording.call_id, recording.channel_id, recording.kind, recording.state,
+    recording.reason, recording.path, recording.started_at, recording.ended_at, recording.duration_seconds,
+    recording.paused_spans, recording.legal_hold, recording.erased_at, recording.media_file_id, recording.created_at,
+    file.name, file.mime_type, file.size, file.bucket, file.key, file.metadata ->> 'sha256' AS sha256"""
+
+_SELECT: Final = f"""
+SELECT {_COLUMNS}
+FROM call_recording AS recording LEFT JOIN media_file AS file ON file.id = recording.media_file_id
+"""
+
+_SELECT_OF_CALL: Final = f"""{_SELECT}
+WHERE recording.account_id = $1 AND recording.call_id = coalesce(
+    (SELECT call_id FROM call_alias WHERE account_id = $1 AND folded_id = $2 LIMIT 1), $2)
+ORDER BY recording.started_at, recording.path
+"""
+
+_SELECT_UNFINISHED: Final = f"""{_SELECT}
+WHERE recording.account_id = $1 AND recording.state = ANY ($2::text[])
+ORDER BY recording.created_at DESC
+LIMIT $3
+"""
+
+_SELECT_JOB: Final = """
+SELECT recording.id, recording.account_id, recording.call_id, recording.channel_id, recording.path, recording.kind,
+    recording.state, recording.reason, recording.started_at, recording.ended_at, recording.erased_at,
+    coalesce(pbx.external_id, call.pbx) AS pbx, call.ended_at AS call_ended_at,
+    file.bucket, file.key, file.size, file.metadata ->> 'sha256' AS sha256
+FROM call_recording AS recording
+LEFT JOIN call ON call.id = recording.call_id
+LEFT JOIN integration AS pbx ON pbx.id = recording.integration_id
+LEFT JOIN media_file AS file ON file.id = recording.media_file_id
+WHERE recording.id = $1
+"""
+
+_SET_STATE: Final = """
+UPDATE call_recording SET state = $2, reason = $3
+WHERE id = $1 AND state <> 'stored' AND (state, reason) IS DISTINCT FROM ($2, $3)
+RETURNING 1
+"""
+
+# A recording that was stored meanwhile, by another run of the same job, stays as that run left it.
+_LOCK: Final = """
+SELECT state, account_id, call_id FROM call_recording WHERE id = $1 AND erased_at IS NULL FOR UPDATE
+"""
+
+_INSERT_FILE: Final = """
+INSERT INTO media_file (account_id, name, bucket, key, url, mime_type, size, metadata)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb)
+RETURNING id
+"""
+
+_SET_STORED: Final = """
+UPDATE call_recording SET state = 'stored', reason = NULL, media_file_id = $2, duration_seconds = $3 WHERE id = $1
+"""
+
+_UPSERT_PEAKS: Final = """
+INSERT INTO recording_peaks (recording_id, account_id, data) VALUES ($1, $2, $3::jsonb)
+ON CONFLICT (recording_id) DO UPDATE SET data = excluded.data
+"""
+
+_INSERT_ACCESS: Final = """
+INSERT INTO recording_access (account_id, recording_id, action, actor, address, request_id, detail)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+
+
+async def select_recording(
+    database: Connection | Pool, account_id: UUID, recording_id: UUID
+) -> tuple[Recording, str | None] | None:
+    """A recording of an account and its object's key (None: it has none); None when the account has none of this id."""
+    row = await database.fetchrow(
+        f"{_SELECT} WHERE recording.account_id = $1 AND recording.id = $2", account_id, recording_id
+    )
+    return None if row is None else (_recording(row), row["key"])
+
+
+async def select_recordings_of_call(database: Connection | Pool, account_id: UUID, call_id: UUID) -> list[Recording]:
+    """The recordings of a call, in order of time; also by the id of a call that was folded into another."""
+    return [_recording(row) for row in await database.fetch(_SELECT_OF_CALL, account_id, call_id)]
+
+
+async def select_unfinished(
+    database: Connection | Pool, account_id: UUID, states: Sequence[str], limit: int
+) -> list[Recording]:
+    """Recordings in some of the states pending, unmatched and failed, the newest first."""
+    return [_recording(row) for row in await database.fetch(_SELECT_UNFINISHED, account_id, list(states), limit)]
+
+
+async def select_peaks(database: Connection | Pool, account_id: UUID, recording_id: UUID) -> bytes | None:
+    """A recording's waveform as JSON; None when there is none."""
+    found = await database.fetchval(
+        "SELECT data FROM recording_peaks WHERE account_id = $1 AND recording_id = $2", account_id, recording_id
+    )
+    return None if found is None else str(found).encode()
+
+
+async def select_job(database: Connection | Pool, recording_id: UUID) -> Any:
+    """What an upload needs to know of a recording; None when the row is gone (its call was folded)."""
+    return await database.fetchrow(_SELECT_JOB, recording_id)
+
+
+async def set_state(database: Connection | Pool, recording_id: UUID, state: str, reason: str | None) -> bool:
+    """Say how a recording stands that is not stored; says whether that is news."""
+    return await database.fetchval(_SET_STATE, recording_id, state, reason) is not None
+
+
+async def set_stored(database: Pool, recording_id: UUID, stored: Stored) -> bool:
+    """In one transaction: the media file, the recording's state, its waveform and the event. False: it is gone."""
+    async with database.acquire() as connection, connection.transaction():
+        held = await connection.fetchrow(_LOCK, recording_id)
+        if held is None:
+            return False
+        if held["state"] == "stored":
+            return True
+        account_id, call_id = held["account_id"], held["call_id"]
+        metadata = {"sha256": stored.sha256, "codec": stored.codec, "mended": stored.mended or None}
+        file_id = await connection.fetchval(
+            _INSERT_FILE,
+            account_id,
+            stored.name,
+            stored.bucket,
+            stored.key,
+            f"s3://{stored.bucket}/{stored.key}",
+            stored.mime_type,
+            stored.size,
+            msgspec.json.encode(metadata).decode(),
+        )
+        seconds = None if stored.seconds is None else round(stored.seconds)
+        await connection.execute(_SET_STORED, recording_id, file_id, seconds)
+        if stored.peaks is not None:
+            peaks = msgspec.json.encode(stored.peaks).decode()
+            await connection.execute(_UPSERT_PEAKS, recording_id, account_id, peaks)
+        if call_id is not None:
+            told = {"recording": {"id": recording_id, "durationSeconds": seconds, "size": stored.size}}
+            await connection.execute(
+                writer_sql.INSERT_EVENTS,
+                account_id,
+                1,
+                [call_id],
+                [0],
+                [STORED_EVENT],
+                [msgspec.json.encode(told).decode()],
+            )
+    return True
+
+
+async def insert_access(
+    database: Connection | Pool,
+    account_id: UUID,
+    recording_id: UUID,
+    action: str,
+    *,
+    actor: str,
+    address: str | None = None,
+    request_id: str | None = None,
+    detail: str | None = None,
+) -> None:
+    """Write down who did what with a recording; before it is done, so that nothing goes unwritten."""
+    await database.execute(_INSERT_ACCESS, account_id, recording_id, action, actor, address, request_id, detail)
+
+
+def _recording(row: Any) -> Recording:
+    values = {field: row[field] for field in Recording.__struct_fields__}
+    values["kind"] = values["kind"].upper()
+    values["state"] = values["state"].upper()
+    values["paused_spans"] = msgspec.json.decode(values["paused_spans"])
+    return Recording(**values)
+
+
+def chunked(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    """Runs of at most `size` items."""
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,157 @@
+"""What the sweeper of recordings asks and writes: files of a PBX's spool held against the rows, many at a time."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from trunkline.store.integration import PBX_INTEGRATION
+from trunkline.store.pool import Pool
+
+_SELECT_INTEGRATION: Final = """
+SELECT integration.id, integration.account_id, integration.external_id
+FROM integration JOIN account ON account.id = integration.account_id
+WHERE account.name = $1 AND integration.integration_id = $2 AND integration.external_id = $3
+"""
+
+# A recording's PBX is its own or its call's.
+_SELECT_KNOWN: Final = """
+SELECT recording.id, recording.path, recording.state, recording.erased_at,
+    recording.reason LIKE 'the file is not there%' AS missing
+FROM unnest($2::text[]) AS wanted (path)
+CROSS JOIN LATERAL (SELECT * FROM call_recording WHERE call_recording.path = wanted.path) AS recording
+LEFT JOIN call ON call.id = recording.call_id
+WHERE coalesce(recording.integration_id, call.integration_id) = $1
+"""
+
+# Names hold the ids of channels with or without the systemname before them.
+_SELECT_CHANNELS: Final = """
+SELECT wanted.id AS wanted, call.id AS call_id, call.ended_at AS call_ended_at, leg.channel_id, leg.started_at
+FROM unnest($2::text[], $3::text[]) AS wanted (id, whole)
+CROSS JOIN LATERAL (
+    SELECT call_id, channel_id, started_at FROM call_leg WHERE channel_id IN (wanted.id, wanted.whole)
+) AS leg
+JOIN call ON call.id = leg.call_id
+WHERE call.integration_id = $1
+"""
+
+_UPSERT_UNMATCHED: Final = """
+INSERT INTO call_recording AS held (account_id, integration_id, path, state, reason)
+SELECT $1, $2, file.path, 'unmatched', file.reason
+FROM unnest($3::text[], $4::text[]) AS file (path, reason)
+ON CONFLICT (integration_id, path) WHERE call_id IS NULL DO UPDATE SET reason = excluded.reason
+WHERE held.state = 'unmatched' AND held.reason IS DISTINCT FROM excluded.reason
+RETURNING path, xmax = 0 AS is_new
+"""
+
+_DELETE_UNMATCHED: Final = """
+DELETE FROM call_recording WHERE integration_id = $1 AND path = ANY ($2::text[]) AND state = 'unmatched'
+"""
+
+# A recording that the stream told of without its name, on the same channel, is this one.
+_NAME_UNNAMED: Final = """
+UPDATE call_recording AS held SET path = file.path, integration_id = $1
+FROM unnest($2::text[], $3::uuid[], $4::text[]) AS file (path, call_id, channel_id)
+WHERE held.call_id = file.call_id AND held.channel_id = file.channel_id AND held.path = ''
+    AND held.state = 'pending'
+RETURNING held.id, held.path
+"""
+
+_INSERT_LINKED: Final = """
+INSERT INTO call_recording (account_id, integration_id, call_id, channel_id, path, state, started_at, ended_at)
+SELECT $1, $2, file.call_id, file.channel_id, file.path, 'pending', file.started_at, file.ended_at
+FROM unnest($3::text[], $4::uuid[], $5::text[], $6::timestamptz[], $7::timestamptz[])
+    AS file (path, call_id, channel_id, started_at, ended_at)
+ON CONFLICT (call_id, path) DO NOTHING
+RETURNING id, call_id, channel_id, path, started_at, ended_at
+"""
+
+# The call's own list follows; its tracker is done with it.
+_APPEND: Final = """
+UPDATE call SET
+    recordings = recordings || jsonb_build_array(jsonb_build_object(
+        'path', $2::text, 'channelId', $3::text, 'kind', 'CALL',
+        'startedAt', to_char($4::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'endedAt', to_char($5::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))),
+    recording_id = coalesce(recording_id, $6)
+WHERE id = $1
+"""
+
+_SELECT_LOST_JOBS: Final = """
+SELECT recording.id
+FROM call_recording AS recording
+JOIN account ON account.id = recording.account_id
+JOIN call ON call.id = recording.call_id
+WHERE account.name = $1 AND recording.state = 'pending' AND recording.path <> '' AND recording.erased_at IS NULL
+    AND (recording.ended_at IS NOT NULL OR call.ended_at IS NOT NULL)
+    AND NOT EXISTS (SELECT FROM jobs.pgqueuer AS job WHERE job.dedupe_key = 'recordings:' || recording.id::text)
+"""
+
+_REVIVE: Final = """
+UPDATE call_recording SET state = 'pending', reason = NULL WHERE id = ANY ($1::uuid[]) AND state = 'failed'
+"""
+
+
+async def select_integration(pool: Pool, account: str, pbx: str) -> Any:
+    """A PBX's integration: id, account_id, external_id; None while it has none."""
+    return await pool.fetchrow(_SELECT_INTEGRATION, account, PBX_INTEGRATION, pbx)
+
+
+async def select_known(pool: Pool, integration_id: UUID, paths: Sequence[str]) -> list[Any]:
+    """The recordings of a PBX with these paths: id, path, state, erased_at, missing (failed, for it was not there)."""
+    return await pool.fetch(_SELECT_KNOWN, integration_id, list(paths))
+
+
+async def select_channels(pool: Pool, integration_id: UUID, pbx: str, ids: Sequence[str]) -> dict[str, Any]:
+    """The legs of channels by `epoch.counter`: call_id, call_ended_at, channel_id, started_at."""
+    if not ids:
+        return {}
+    rows = await pool.fetch(_SELECT_CHANNELS, integration_id, list(ids), [f"{pbx}-{one}" for one in ids])
+    return {row["wanted"]: row for row in rows}
+
+
+async def select_lost_jobs(pool: Pool, account: str) -> list[UUID]:
+    """Recordings that wait to be uploaded and have no job."""
+    return [row["id"] for row in await pool.fetch(_SELECT_LOST_JOBS, account)]
+
+
+async def revive_missing(pool: Pool, recording_ids: Sequence[UUID]) -> None:
+    """Give another chance to those whose file has come after all."""
+    await pool.execute(_REVIVE, list(recording_ids))
+
+
+async def upsert_unmatched(pool: Pool, integration: Any, files: Sequence[tuple[str, str]]) -> list[str]:
+    """Write down files, by path, that no call is known for, and why; the paths of those that are new."""
+    if not files:
+        return []
+    paths, reasons = zip(*files, strict=True)
+    rows = await pool.fetch(_UPSERT_UNMATCHED, integration["account_id"], integration["id"], list(paths), list(reasons))
+    return [row["path"] for row in rows if row["is_new"]]
+
+
+async def insert_linked(pool: Pool, integration: Any, files: Sequence[tuple[str, Any, datetime]]) -> list[UUID]:
+    """Make recordings of files: (path, the leg's row, when it was last written); the ids of those that are new."""
+    if not files:
+        return []
+    paths = [path for path, _, _ in files]
+    calls = [leg["call_id"] for _, leg, _ in files]
+    channels = [leg["channel_id"] for _, leg, _ in files]
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(_DELETE_UNMATCHED, integration["id"], paths)
+        named = await connection.fetch(_NAME_UNNAMED, integration["id"], paths, calls, channels)
+        left = [file for file in files if file[0] not in {row["path"] for row in named}]
+        rows = await connection.fetch(
+            _INSERT_LINKED,
+            integration["account_id"],
+            integration["id"],
+            [path for path, _, _ in left],
+            [leg["call_id"] for _, leg, _ in left],
+            [leg["channel_id"] for _, leg, _ in left],
+            [min(leg["started_at"], at) for _, leg, at in left],
+            [at for _, _, at in left],
+        )
+        for row in rows:
+            await connection.execute(
+                _APPEND, row["call_id"], row["path"], row["channel_id"], row["started_at"], row["ended_at"], row["id"]
+            )
+    return [row["id"] for row in (*named, *rows)]

@@ -1,0 +1,54 @@
+"""A real S3 server, a real PostgreSQL, a spool, and what takes recordings from it."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from house import House
+
+from trunkline.embedded.postgres import Postgres
+from trunkline.embedded.s3 import S3Server
+from trunkline.store.pool import Pool, open_pool
+
+BUCKET = "recordings"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """One server for the session, with a bucket."""
+    with S3Server() as server:
+        server.create_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres: Postgres, migrated: str) -> Iterator[str]:
+    """One database for the tests of a module."""
+    name = f"test_{uuid4().hex}"
+    yield postgres.create_database(name, template=migrated)
+    postgres.drop_database(name)
+
+
+@pytest_asyncio.fixture
+async def database_url(module_database: str) -> str:
+    """The URL of a migrated and empty database."""
+    async with await open_pool(module_database) as pool:
+        await pool.execute("TRUNCATE account, jobs.pgqueuer CASCADE")
+    return module_database
+
+
+@pytest_asyncio.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    async with await open_pool(database_url, max_size=12) as pool:
+        yield pool
+
+
+@pytest_asyncio.fixture
+async def house(pool: Pool, s3: S3Server, tmp_path: Path) -> AsyncIterator[House]:
+    """A spool, a store and an uploader; nothing runs until a test says so."""
+    (tmp_path / "monitor").mkdir()
+    house = House(pool, s3.endpoint, s3.access_key, s3.secret_key, BUCKET, tmp_path / "monitor")
+    yield house
+    await house.close()
