@@ -65,7 +65,7 @@ class Tap:
         action_id = f"tap-{next(self._ids)}"
         mark = len(self.raw)
         self._socket.sendall(f"Action: {action}\r\nActionID: {action_id}\r\n{fields}\r\n".encode())
-        return self.wait(rb"Response: [^\r]*\r\nActionID: " + action_id.encode() + rb"\r\n.*?\r\n\r\n", mark)
+        return self.wait(rb"Response: [^\r]*\r\nActionID: " + action_id.encode() + rb"\r\n.*?(?<=\r\n)\r\n", mark)
 
     def wait(self, pattern: bytes, since: int = 0, deadline_s: float = DEADLINE_S) -> bytes:
         """The first match from `since` on, as soon as it is there."""

@@ -1,9 +1,10 @@
 """Recordings: the file that the row names is there, has sound, and carries the ids of its call."""
 
 import wave
+from contextlib import closing
 from pathlib import Path
 
-from stage import Stage, check, talk
+from stage import Stage, Tap, check, talk
 
 from trunkline.calls.record import EndedBy, Status
 
@@ -12,6 +13,12 @@ def seconds(path: Path) -> float:
     """How long a recording is."""
     with wave.open(str(path)) as sound:
         return sound.getnframes() / sound.getframerate()
+
+
+def mute(stage: Stage, channel: str, state: str) -> bytes:
+    """The PBX's answer to pausing (1) or resuming (0) the recordings of a channel."""
+    with closing(Tap(stage.pbx, "control", stage.pbx.secrets.ami_control)) as control:
+        return control.ask("MixMonitorMute", f"Channel: {channel}\r\nDirection: both\r\nState: {state}\r\n")
 
 
 def test_the_row_names_the_file(stage: Stage) -> None:
@@ -42,6 +49,35 @@ def test_it_follows_the_caller_through_a_transfer(stage: Stage) -> None:
     other.wait_end()
     (recording,) = stage.rows.ended(stage.caller).recordings
     assert seconds(Path(recording.path)) > 1.8
+
+
+def test_a_pause_is_in_the_row(stage: Stage) -> None:
+    customer, desk = stage.connect()
+    channel = stage.tap.event("MixMonitorStart", stage.mark)["Channel"]
+    assert b"Success" in mute(stage, channel, "1")
+    talk(1)
+    assert b"Success" in mute(stage, channel, "0")
+    talk()
+    customer.hangup()
+    desk.wait_end()
+    (recording,) = stage.rows.ended(stage.caller).recordings
+    (span,) = recording.paused_spans
+    assert span.ended_at is not None
+    assert recording.ended_at is not None
+    assert recording.started_at < span.started_at < span.ended_at < recording.ended_at
+    assert 0.9 < (span.ended_at - span.started_at).total_seconds() < 2
+
+
+def test_what_is_not_recorded_cannot_be_paused(stage: Stage) -> None:
+    # so the tracker may take a pause for the trace of a recording
+    customer, desk = stage.connect()
+    channel = stage.tap.event("BridgeEnter", stage.mark, CallerIDNum="1002")["Channel"]
+    assert b"Error" in mute(stage, channel, "1")
+    customer.hangup()
+    desk.wait_end()
+    assert list(stage.tap.events(stage.mark, "MixMonitorMute")) == []
+    (recording,) = stage.rows.ended(stage.caller).recordings
+    assert recording.paused_spans == []
 
 
 def test_no_bridge_no_recording(stage: Stage) -> None:

@@ -20,6 +20,8 @@ from trunkline.replay import sessions_of, systemname_of
 
 Step = Event | Snapshot
 BOOTED = Event("FullyBooted", 0.0, {"Event": "FullyBooted", "Status": "Fully Booted", "Uptime": "0"})
+# What a lost event said and nothing else says: each MixMonitorMute is one end of a span.
+UNTOLD = {"dropped": frozenset({"pausedSpans"})}
 MODES = ("dropped", "doubled", "swapped", "booted")
 
 
@@ -102,7 +104,7 @@ def score(names: list[str], mode: str, *, say: bool = False) -> Score:
                     print(f"{mode:8} {name}: {what}: raised {error!r}")
                 continue
             leaked += bool(left)
-            found = compare(name, as_json(records))
+            found = compare(name, as_json(records), UNTOLD.get(mode, frozenset()))
             wrong += bool(found)
             if say and (found or left):
                 print(f"{mode:8} {name}: {what}: {found[:3]} left {left}")

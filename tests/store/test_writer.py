@@ -1,8 +1,9 @@
 """The writer: whatever comes twice, late, torn or hostile, the rows are right and each event is there once."""
 
 import asyncio
+import json
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from trunkline.calls.record import (
     Hold,
     LegEnd,
     Parking,
+    PausedSpan,
     Quality,
     RecordingKind,
     RecordingRef,
@@ -66,7 +68,15 @@ def everything() -> CallRecord:
         digits="12#",
         diverted_from="442070001009",
         forwarded_from="1003",
-        recordings=[RecordingRef(path="/r/a.wav", channel_id=A, started_at=START, kind=RecordingKind.VOICEMAIL)],
+        recordings=[
+            RecordingRef(
+                path="/r/a.wav",
+                channel_id=A,
+                started_at=START,
+                kind=RecordingKind.VOICEMAIL,
+                paused_spans=[PausedSpan(started_at=START, ended_at=later), PausedSpan(started_at=later)],
+            )
+        ],
         legs=[
             leg(A, answered_at=START, ended_at=later, hangup_cause=16, end_reason=LegEnd.HANGUP),
             leg(A + "1", endpoint="PJSIP/1001", party=None, role=Role.TRANSFER_TARGET, dial_status="NOANSWER"),
@@ -171,6 +181,37 @@ async def test_recordings_are_rows_once_and_learn_their_end(writer: CallWriter, 
         ("/spool/b.wav", B, "pending", "call", None),
     ]
     assert (await stored(pool)).recording_id == str(rows[0]["id"])
+
+
+@pytest.mark.asyncio
+async def test_a_recordings_row_has_its_paused_spans(writer: CallWriter, pool: Pool) -> None:
+    def at(seconds: float) -> datetime:
+        return START + timedelta(seconds=seconds)
+
+    async def spans_once(revision: int, **fields: Any) -> list[dict[str, str | None]]:
+        file = RecordingRef(path="/spool/a.wav", channel_id=A, started_at=START, **fields)
+        await writer.write([CallUpdate(record(revision=revision, recordings=[file]))])
+        assert (await stored(pool)).recordings == [file]
+        return json.loads(await pool.fetchval("SELECT paused_spans FROM call_recording"))
+
+    paused, resumed = PausedSpan(started_at=at(1.5)), PausedSpan(started_at=at(1.5), ended_at=at(4))
+    first = {"startedAt": "2026-03-04T09:30:01.500000Z", "endedAt": "2026-03-04T09:30:04Z"}
+    assert await spans_once(1) == []
+    assert await spans_once(2, paused_spans=[paused]) == [{**first, "endedAt": None}]
+    assert await spans_once(3, paused_spans=[resumed]) == [first]
+    assert await spans_once(4, paused_spans=[resumed], ended_at=at(9)) == [first]
+    assert await pool.fetchval("SELECT ended_at FROM call_recording") == at(9)
+    before = await pool.fetchval("SELECT xmin FROM call_recording")
+    assert await spans_once(5, paused_spans=[resumed], ended_at=at(9)) == [first]
+    assert await pool.fetchval("SELECT xmin FROM call_recording") == before, "what says nothing new is no update"
+
+
+@pytest.mark.asyncio
+async def test_recordings_from_before_pauses_were_known_are_read(writer: CallWriter, pool: Pool) -> None:
+    file = RecordingRef(path="/spool/a.wav", channel_id=A, started_at=START)
+    await writer.write([CallUpdate(record(recordings=[file]))])
+    await pool.execute("UPDATE call SET recordings = jsonb_build_array((recordings->0) - 'pausedSpans')")
+    assert (await stored(pool)).recordings == [file]
 
 
 @pytest.mark.asyncio

@@ -2,7 +2,7 @@
 
 from trunkline.calls.dialling import rang_out_behind, redirected, rings
 from trunkline.calls.live import Fields, Live
-from trunkline.calls.model import Call, Channel, HoldState, RecordingState
+from trunkline.calls.model import READ, WRITE, Call, Channel, HoldState, Mute, RecordingState
 from trunkline.calls.names import known
 
 # ---- queue
@@ -148,12 +148,7 @@ def varset(live: Live, f: Fields, at: float) -> None:
     value = f["Value"]
     if name == "MIXMONITOR_FILENAME":
         if value and not any(r.path == value and r.uniqueid == ch.uniqueid for r in call.recordings):
-            unnamed = next((r for r in call.recordings if r.uniqueid == ch.uniqueid and not r.path), None)
-            if unnamed is not None:
-                unnamed.path = value
-            else:
-                call.recordings.append(RecordingState(ch.uniqueid, value, at))
-            live.mark(call)
+            name_recording(live, ch, value, at)
     elif name == "BLINDTRANSFER":
         ch.blind_by = value or ch.blind_by
     elif name == "DIALSTATUS":
@@ -179,6 +174,17 @@ def varset(live: Live, f: Fields, at: float) -> None:
         live.mark(call)
 
 
+def name_recording(live: Live, ch: Channel, path: str, at: float) -> None:
+    """A file of this channel: that of the recording which has no name yet, else of one that begins."""
+    call = ch.call
+    unnamed = next((r for r in call.recordings if r.uniqueid == ch.uniqueid and not r.path and r.may_run(at)), None)
+    if unnamed is not None:
+        unnamed.path = path
+    else:
+        call.recordings.append(RecordingState(ch.uniqueid, path, at))
+    live.mark(call)
+
+
 def mixmonitor_start(live: Live, f: Fields, at: float) -> None:
     """It says neither file nor id: a VarSet just before does, unless it was lost."""
     ch = live.channel(f, at)
@@ -187,7 +193,7 @@ def mixmonitor_start(live: Live, f: Fields, at: float) -> None:
     mine = [r for r in ch.call.recordings if r.uniqueid == ch.uniqueid]
     if any(r.started and r.started_at == at for r in mine):
         return
-    recording = next((r for r in mine if not r.started), None)
+    recording = next((r for r in reversed(mine) if not r.started and r.may_run(at)), None)
     if recording is None:
         recording = RecordingState(ch.uniqueid, "", at)
         ch.call.recordings.append(recording)
@@ -205,6 +211,29 @@ def mixmonitor_stop(live: Live, f: Fields, at: float) -> None:
             recording.ended_at = at
             live.mark(ch.call)
             return
+
+
+_SIDES = {"read": READ, "write": WRITE, "both": READ | WRITE}
+
+
+def mixmonitor_mute(live: Live, f: Fields, at: float) -> None:
+    """Pause (State 1) or resume (0) of all recordings of a channel that run; it names none of them."""
+    ch = live.channel(f, at)
+    sides = _SIDES.get(f.get("Direction", "").lower())
+    if ch is None or sides is None or f.get("State") not in {"0", "1"}:
+        return
+    mute = Mute(at, f["State"] == "1", sides)
+    call = ch.call
+    mine = [r for r in call.recordings if r.uniqueid == ch.uniqueid]
+    if not mine and mute.on:  # only what is recorded can be muted: its beginning was lost
+        mine = [RecordingState(ch.uniqueid, "", at)]
+        call.recordings += mine
+    for recording in mine:
+        before = recording.paused()
+        if mute not in recording.mutes:
+            recording.mutes.append(mute)
+        if recording.paused() != before:
+            live.mark(call)
 
 
 def newexten(live: Live, f: Fields, at: float) -> None:

@@ -3,10 +3,13 @@
 Times are the events' own, epoch seconds; they become datetimes only in `report.py`.
 """
 
+from typing import NamedTuple
+
 from trunkline.calls.names import endpoint_of, extension_of, is_plumbing, known
 from trunkline.calls.record import LegEnd, Quality, Role, Status, TransferKind
 
 DOWN, RING, RINGING, UP, BUSY = "0", "4", "5", "6", "7"  # ChannelState
+READ, WRITE = 1, 2  # the sides of a recording, as bits
 
 
 class Channel:
@@ -106,8 +109,16 @@ class ParkState:
         self.timed_out = False
 
 
+class Mute(NamedTuple):
+    """A MixMonitorMute. Kept as it came: so the spans are the same in whatever order, and however often, they come."""
+
+    at: float
+    on: bool
+    sides: int  # READ | WRITE; 0: a pause out of the database, which does not say of which side
+
+
 class RecordingState:
-    __slots__ = ("ended_at", "path", "started", "started_at", "uniqueid")
+    __slots__ = ("ended_at", "mutes", "path", "started", "started_at", "uniqueid")
 
     def __init__(self, uniqueid: str, path: str, at: float) -> None:
         self.uniqueid = uniqueid
@@ -115,6 +126,26 @@ class RecordingState:
         self.started_at = at
         self.ended_at: float | None = None
         self.started = False  # its MixMonitorStart has been seen
+        self.mutes: list[Mute] = []  # as they came
+
+    def may_run(self, at: float) -> bool:
+        """It had not ended then."""
+        return self.ended_at is None or at <= self.ended_at
+
+    def paused(self) -> list[tuple[float, float | None]]:
+        """From when until when one side or both were muted; None: still, or to its end."""
+        spans: list[tuple[float, float | None]] = []
+        muted = 0
+        for at, on, sides in sorted(self.mutes, key=lambda mute: mute.at):
+            if at < self.started_at or not self.may_run(at):
+                continue
+            paused = bool(spans) and spans[-1][1] is None
+            muted = muted | sides if on else muted & ~sides
+            if on and not paused:
+                spans.append((at, None))
+            elif paused and not muted:
+                spans[-1] = (spans[-1][0], at)
+        return spans
 
 
 class Call:

@@ -7,9 +7,9 @@ asterisk-config/manager.conf's eventfilter lets these through, and little more; 
 _EVERY = (
     "Newchannel Newstate NewCallerid Rename DialBegin DialEnd BridgeEnter BridgeLeave BridgeMerge LocalBridge Hold "
     "Unhold BlindTransfer AttendedTransfer Pickup ParkedCall ParkedCallTimeOut UnParkedCall MixMonitorStart "
-    "MixMonitorStop QueueCallerJoin QueueCallerLeave QueueCallerAbandon AgentCalled AgentConnect AgentRingNoAnswer "
-    "ConfbridgeStart ConfbridgeJoin ConfbridgeLeave OriginateResponse DTMFEnd HangupRequest SoftHangupRequest Hangup "
-    "Shutdown"
+    "MixMonitorStop MixMonitorMute QueueCallerJoin QueueCallerLeave QueueCallerAbandon AgentCalled AgentConnect "
+    "AgentRingNoAnswer ConfbridgeStart ConfbridgeJoin ConfbridgeLeave OriginateResponse DTMFEnd HangupRequest "
+    "SoftHangupRequest Hangup Shutdown"
 )
 _VARIABLES = (
     "MIXMONITOR_FILENAME",
@@ -44,7 +44,7 @@ FIELDS: frozenset[str] = frozenset(
         *"Cause DialStatus DialString Forward Newname Response Reason CID-CallingPres".split(),
         *"BridgeUniqueid BridgeType BridgeCreator BridgeNumChannels SwapUniqueid".split(),
         *"ToBridgeUniqueid FromBridgeUniqueid DestBridgeUniqueid Result Extension".split(),
-        *"Queue Position Conference ParkingSpace ParkerDialString Digit Direction".split(),
+        *"Queue Position Conference ParkingSpace ParkerDialString Digit Direction State".split(),
         *"Variable Value Application AppData Status Uptime".split(),
         *"Duration Seconds DNID BridgeId BridgeID Wait ListItems EventList".split(),  # rows of the resync's lists
     ]

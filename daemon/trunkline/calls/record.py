@@ -136,12 +136,18 @@ class Parking(_Wire):
     timed_out: bool = False
 
 
+class PausedSpan(_Wire):
+    started_at: datetime
+    ended_at: datetime | None = None  # None: it is paused now
+
+
 class RecordingRef(_Wire):
     path: str  # as the PBX named it
     channel_id: str
     started_at: datetime
     ended_at: datetime | None = None
     kind: RecordingKind = RecordingKind.CALL
+    paused_spans: list[PausedSpan] = []  # when one side or both were not recorded, in order
 
 
 class CallRecord(_Wire, kw_only=True):

@@ -13,6 +13,7 @@ from trunkline.calls.record import (
     Hold,
     Leg,
     Parking,
+    PausedSpan,
     RecordingRef,
     Role,
     Status,
@@ -162,7 +163,16 @@ def _recordings(call: Call) -> list[RecordingRef]:
             continue
         ended_at = r.ended_at if r.ended_at is not None else call.ended_at
         found.append(
-            RecordingRef(path=r.path, channel_id=r.uniqueid, started_at=moment(r.started_at), ended_at=_maybe(ended_at))
+            RecordingRef(
+                path=r.path,
+                channel_id=r.uniqueid,
+                started_at=moment(r.started_at),
+                ended_at=_maybe(ended_at),
+                paused_spans=[
+                    PausedSpan(started_at=moment(start), ended_at=_maybe(ended_at if end is None else end))
+                    for start, end in r.paused()
+                ],
+            )
         )
     return found
 

@@ -3,7 +3,18 @@
 from datetime import datetime
 
 from trunkline.calls.live import Live
-from trunkline.calls.model import UP, Call, Channel, HoldState, ParkState, RecordingState, TransferState
+from trunkline.calls.model import (
+    READ,
+    UP,
+    WRITE,
+    Call,
+    Channel,
+    HoldState,
+    Mute,
+    ParkState,
+    RecordingState,
+    TransferState,
+)
 from trunkline.calls.record import CallRecord, Direction, Role, Status
 
 
@@ -94,6 +105,10 @@ def _facts(call: Call, record: CallRecord) -> None:
     for r in record.recordings:
         recording = RecordingState(r.channel_id, r.path, r.started_at.timestamp())
         recording.ended_at = _epoch(r.ended_at)
+        for span in r.paused_spans:
+            recording.mutes.append(Mute(span.started_at.timestamp(), True, 0))
+            if span.ended_at is not None:
+                recording.mutes.append(Mute(span.ended_at.timestamp(), False, READ | WRITE))
         call.recordings.append(recording)
     call.conference = record.conference
     call.participants = list(record.participants)

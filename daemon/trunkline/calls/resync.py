@@ -6,8 +6,9 @@ went away unseen. Both make their Call ESTIMATED: its times are bounds.
 
 from trunkline.asterisk.lists import Snapshot
 from trunkline.calls.bridging import parked_now
+from trunkline.calls.during import name_recording
 from trunkline.calls.live import Live
-from trunkline.calls.model import UP, Call, Channel, ParkState, RecordingState, TransferState
+from trunkline.calls.model import UP, Call, Channel, ParkState, TransferState
 from trunkline.calls.names import age, known
 from trunkline.calls.record import LegEnd, Quality, TransferKind
 
@@ -172,8 +173,7 @@ def _see_variables(live: Live, uniqueid: str, variables: dict[str, str], at: flo
         return
     path = variables.get("MIXMONITOR_FILENAME", "")
     if path and not any(r.path == path for r in ch.call.recordings):
-        ch.call.recordings.append(RecordingState(uniqueid, path, ch.started_at))
-        live.mark(ch.call)
+        name_recording(live, ch, path, ch.started_at)
     did = variables.get("TL_DID", "")
     if did and ch is ch.call.starter and ch.call.asked_for is None:
         ch.call.asked_for = did

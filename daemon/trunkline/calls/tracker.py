@@ -53,6 +53,7 @@ _HANDLERS: dict[str, Callable[[Live, Fields, float], None]] = {
     "VarSet": during.varset,
     "MixMonitorStart": during.mixmonitor_start,
     "MixMonitorStop": during.mixmonitor_stop,
+    "MixMonitorMute": during.mixmonitor_mute,
     "Newexten": during.newexten,
 }
 

@@ -97,7 +97,7 @@ _OGG: Final[dict[str, _Coding]] = {
     "spx16": _Coding("speex", "audio/ogg", 16_000, 0, 0),
     "spx32": _Coding("speex", "audio/ogg", 32_000, 0, 0),
 }
-# What a WAV becomes whose header Asterisk still has in memory, so that its file has 0 bytes. `.WAV` is not `.wav`.
+# What a WAV of 0 bytes was to become: Asterisk opened it and wrote no header, on a full disk say. `.WAV` is not `.wav`.
 _BEGUN: Final[dict[str, _Coding]] = {
     **dict.fromkeys(("WAV", "wav49"), _Coding("gsm_ms", "audio/wav", 8_000, 65, 320)),
     "wav16": _Coding("pcm_s16le", "audio/wav", 16_000, 2, 1),

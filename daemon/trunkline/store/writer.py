@@ -324,6 +324,7 @@ async def _upsert_recordings(connection: Connection, account_id: UUID, rows: Seq
         [file.kind.value.lower() for _, file in files],
         [file.started_at for _, file in files],
         [file.ended_at for _, file in files],
+        [msgspec.json.encode(file.paused_spans).decode() for _, file in files],
     )
     first = [row.id for row in rows if row.record.recordings and not (row.stored and row.stored["recording_id"])]
     if first:

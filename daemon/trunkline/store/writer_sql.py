@@ -212,14 +212,17 @@ WHERE kept.id = fold.into_id AND kept.id = ANY ($2::uuid[])
 DELETE_FOLDED_RECORDINGS: Final = "DELETE FROM call_recording WHERE call_id = ANY ($1::uuid[]) AND state = 'pending'"
 DELETE_FOLDED_CALLS: Final = "DELETE FROM call WHERE id = ANY ($1::uuid[])"
 
+# An end that is known stays, also where an older picture of the file comes again.
 UPSERT_RECORDINGS: Final = """
-INSERT INTO call_recording AS held (account_id, call_id, channel_id, path, kind, started_at, ended_at)
+INSERT INTO call_recording AS held (account_id, call_id, channel_id, path, kind, started_at, ended_at, paused_spans)
 SELECT DISTINCT ON (file.call_id, file.path) $1::uuid, file.*
-FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[])
-    AS file (call_id, channel_id, path, kind, started_at, ended_at)
+FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::jsonb[])
+    AS file (call_id, channel_id, path, kind, started_at, ended_at, paused_spans)
 ORDER BY file.call_id, file.path, file.ended_at NULLS LAST
-ON CONFLICT (call_id, path) DO UPDATE SET ended_at = excluded.ended_at
-WHERE held.ended_at IS DISTINCT FROM excluded.ended_at AND excluded.ended_at IS NOT NULL
+ON CONFLICT (call_id, path) DO UPDATE SET
+    ended_at = coalesce(excluded.ended_at, held.ended_at), paused_spans = excluded.paused_spans
+WHERE held.ended_at IS DISTINCT FROM coalesce(excluded.ended_at, held.ended_at)
+    OR held.paused_spans <> excluded.paused_spans
 RETURNING held.id, held.ended_at, held.state
 """
 SET_RECORDING: Final = """
