@@ -200,6 +200,8 @@ class _Daemon:
             keys=[key.reveal() for key in http.api_keys],
             head=HEAD,
             links=self._links,
+            objects=None if self._pools.recordings is None else self._pools.recordings.store,
+            enqueue=self._pools.enqueue,
         )
         try:
             await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
@@ -266,13 +268,20 @@ class _Pools:
     """What lives on the asyncio thread."""
 
     def __init__(
-        self, account: str, writing: Pool, reading: Pool, sink: CallSink, recordings: "RecordingService | None"
+        self,
+        account: str,
+        writing: Pool,
+        reading: Pool,
+        sink: CallSink,
+        recordings: "RecordingService | None",
+        enqueue: EnqueueRecordings | None,
     ) -> None:
         self._account = account
         self._writing = writing
         self.reading = reading  # of its own, so that slow questions never keep the writer waiting
         self.sink = sink
-        self.recordings = recordings
+        self.recordings = recordings  # None: they stay where the PBX puts them
+        self.enqueue = enqueue
 
     @classmethod
     async def open(cls, settings: Settings, spools: _Spools) -> "_Pools":
@@ -289,7 +298,7 @@ class _Pools:
         writer = CallWriter(
             writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
         )
-        return cls(account, writing, reading, CallSink(writer, Spool(settings.spool.path)), service)
+        return cls(account, writing, reading, CallSink(writer, Spool(settings.spool.path)), service, enqueue)
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""

@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler
 from trunkline.api.health import KNOWN
 from trunkline.api.problem import Problem
 from trunkline.api.state import STATE
+from trunkline.recordings.faults import StoreFault
 from trunkline.store.faults import advice, of_the_server
 
 MAX_BODY: Final = 64 * 1024  # bytes
@@ -39,7 +40,7 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     state = request.app[STATE]
     resource = request.match_info.route.resource
     route = UNMATCHED if resource is None else resource.canonical
-    request_id = _request_id(request)
+    request_id = request["request_id"] = _request_id(request)
     deadline = None
     try:
         request[KNOWN] = state.guard.check(request, route)
@@ -53,7 +54,10 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = _refused(request, refused).response(request_id)
     except Exception as error:
         told = {"request_id": request_id, "route": route, "method": request.method}
-        if isinstance(error, asyncpg.QueryCanceledError) or (deadline is not None and deadline.expired()):
+        if isinstance(error, StoreFault):
+            log.warning("http.storage_away", error=str(error), **told)
+            response = _storage_away().response(request_id)
+        elif isinstance(error, asyncpg.QueryCanceledError) or (deadline is not None and deadline.expired()):
             log.warning("http.too_slow", **told)
             response = _too_slow().response(request_id)
         elif of_the_server(error):
@@ -62,7 +66,8 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         else:
             log.exception("http.failed", **told)
             response = _failed().response(request_id)
-    response.headers.update(HEADERS)
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = request_id
     if request.can_read_body and request.content_length is None:
         response.force_close()  # a body without an end is not waited for
@@ -106,6 +111,15 @@ def _database_away() -> Problem:
         503,
         "database_unavailable",
         "The database cannot be used for now. Try again; /readyz says why not and when it is back.",
+        headers={"Retry-After": "5"},
+    )
+
+
+def _storage_away() -> Problem:
+    return Problem(
+        503,
+        "storage_unavailable",
+        "The object storage with the recordings cannot be used for now. Try again; the log says why.",
         headers={"Retry-After": "5"},
     )
 

@@ -50,6 +50,14 @@ class Guard:
         raise Problem(401, "key_unknown", f"This API key is not known. {_HOW}", headers=headers)
 
 
+def actor(request: web.Request, guard: Guard) -> str:
+    """Who a request that was let in comes from, for an audit: "key:" and the beginning of its digest, or "loopback"."""
+    key = _key(request)
+    if key is None or not guard.has_keys:
+        return "loopback"
+    return f"key:{sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address can only mean this machine."""
     if host.lower() == "localhost":

@@ -1,7 +1,7 @@
 """What the handlers of one app share, and how they answer."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -13,6 +13,10 @@ from trunkline.api.problem import Problem
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
+from trunkline.store.recordings import EnqueueRecordings
+
+if TYPE_CHECKING:
+    from trunkline.recordings.objects import ObjectStore  # 10 MB, for who uses it
 
 
 class Link(NamedTuple):
@@ -34,6 +38,8 @@ class State:
         metrics: Metrics,
         head: str | None,
         links: Callable[[], Sequence[Link]],
+        objects: "ObjectStore | None",
+        enqueue: EnqueueRecordings | None,
     ) -> None:
         self.pool = pool
         self.account = account
@@ -41,6 +47,8 @@ class State:
         self.metrics = metrics
         self.head = head  # the newest migration; None: not checked
         self.links = links
+        self.objects = objects  # where recordings are; None: not configured
+        self.enqueue = enqueue  # has recordings worked on
         self._account_id: UUID | None = None
 
     async def account_id(self) -> UUID:

@@ -112,8 +112,9 @@ class S3Server:
 
     def start(self, timeout_s: float = 30) -> Self:
         """Start, and return when S3 answers with our keys; objects can be written then. Raises S3Error, NoPorts."""
-        if self._child is not None:
+        if self._child is not None and self._child.returncode is None:
             return self
+        self._end()  # of one that ended by itself
         program = _program()
         home = self._home or self._make_home()
         try:

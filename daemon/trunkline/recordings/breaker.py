@@ -10,7 +10,8 @@ from typing import Final
 
 import structlog
 
-from trunkline.recordings.objects import ObjectStore, StoreFault
+from trunkline.recordings.faults import StoreFault
+from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.threads import in_thread
 
 FIRST_WAIT_S: Final = 1.0

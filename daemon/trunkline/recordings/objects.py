@@ -16,6 +16,8 @@ from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.sse import SseS3
 
+from trunkline.recordings.faults import NoObject, StoreFault
+
 PART: Final = 8 << 20  # bytes held of an upload; S3's own least is 5 MiB
 CHUNK: Final = 1 << 18  # bytes of a download
 _CONNECT_S: Final = 5.0
@@ -26,23 +28,6 @@ _KEY_WRONG: Final = frozenset(
 )
 _FULL: Final = frozenset({"XMinioStorageFull", "QuotaExceeded", "InsufficientCapacity", "XAmzQuotaExceeded"})
 _AGAIN: Final = frozenset({"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "ServerBusy"})
-
-
-class StoreFault(Exception):
-    """Storage did not do what it was asked. `todo` says what an admin can do; "" where waiting is all."""
-
-    def __init__(self, reason: str, todo: str = "", *, of_the_store: bool = True) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.todo = todo
-        self.of_the_store = of_the_store  # every object would meet it
-
-
-class NoObject(StoreFault):
-    """There is no object of that key."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(f"there is no object {key}", of_the_store=False)
 
 
 class ObjectInfo(NamedTuple):

@@ -68,10 +68,11 @@ def _range(file: BinaryIO, codec: str, size: int) -> tuple[int, int]:
     level, width = _LEVELS[codec], _WIDTH[codec]
     low, high = 128, -129
     while size:
-        piece = file.read(min(size, _PIECE))
-        if not piece or len(piece) % width:
+        wanted = min(size, _PIECE)
+        piece = file.read(wanted)
+        if len(piece) < wanted:
             raise NoPeaks("the file ended while its waveform was made")
-        size -= len(piece)
+        size -= wanted
         # Of 16 bits in little endian the level is the second byte.
         codes = piece[width - 1 :: width]
         for some in (codes[::_GUESS], codes):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from trunkline.recordings.jobs import JobRunner
+from trunkline.recordings.maintenance import Maintenance
 from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.spool import RecordingSpool
 from trunkline.recordings.sweep import Sweeper
@@ -44,6 +45,7 @@ class RecordingService:
             pool, store, lambda pbx: spools().get(pbx), prefix=keeping.prefix, keep=keeping.keep_local
         )
         self.runner = JobRunner(pool, self.uploader.take, at_once=keeping.at_once)
+        self.maintenance = Maintenance(pool, account, keeping.retention_days, keeping.retention_days_by_queue)
         self.sweeper = Sweeper(pool, account, spools, every_s=keeping.sweep_s, keep=keeping.keep_local)
 
     @classmethod
@@ -63,6 +65,7 @@ class RecordingService:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.runner.run(), name="recordings.jobs")
             tasks.create_task(self.sweeper.run(), name="recordings.sweep")
+            tasks.create_task(self.maintenance.run(), name="recordings.maintenance")
 
     async def close(self) -> None:
         """Stop what waits; what is in a thread is left behind."""

@@ -9,7 +9,7 @@ row says `stored` only after the object was read back; and the file goes last, i
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import PurePosixPath
@@ -21,13 +21,14 @@ import structlog
 
 from trunkline.recordings.audio import Audio, NotAudio, examine, mended_header
 from trunkline.recordings.breaker import Breaker
+from trunkline.recordings.faults import NoObject, StoreFault
 from trunkline.recordings.jobs import Later
-from trunkline.recordings.objects import NoObject, ObjectStore, StoreFault
+from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.peaks import NoPeaks, peaks
 from trunkline.recordings.spool import Look, Missing, RecordingSpool, Refused, is_written
 from trunkline.recordings.threads import in_thread
 from trunkline.store.pool import Pool
-from trunkline.store.recordings import Stored, select_job, set_state, set_stored
+from trunkline.store.recordings import Stored, select_job, set_erased, set_state, set_stored
 
 # Asterisk closes the file within a moment of the channel's end. Where the kernel does not say so (spool.is_written), a
 # file counts as complete that was the same for this long; the longer time where its header says otherwise.
@@ -83,9 +84,12 @@ class Uploader:
     async def take(self, recording_id: UUID) -> None:
         """Bring one recording as far as it goes. Raises Later where that is not to the end."""
         row = await select_job(self._pool, recording_id)
-        if row is None or row["erased_at"] is not None or not row["path"]:
+        if row is None or not row["path"]:
             return
         spool = self._spool_of(row["pbx"] or "")
+        if row["erased_at"] is not None:
+            await self._erase(row, spool)
+            return
         if spool is None:
             reason = f"the recordings of PBX {row['pbx']} cannot be reached from here: set pbx.recordings"
             await self._say(row, "pending", reason)
@@ -201,6 +205,29 @@ class Uploader:
                 return
             await self._remove(spool, name, taken.look)
 
+    async def _erase(self, row: Any, spool: RecordingSpool | None) -> None:
+        """Make a recording gone: the object, the file, what the rows say of them; and write down how that was seen."""
+        proof = "it had no object"
+        if row["key"] is not None:
+            async with self.breaker:
+                try:
+                    gone = await in_thread(_gone, self._store, row["key"])
+                except StoreFault as fault:
+                    if fault.of_the_store:
+                        self.breaker.trip(fault)
+                    raise Later(fault.reason) from fault
+            if not gone:
+                raise Later("the object is still there after its removal")
+            proof = f"the object with sha256 {row['sha256']} is gone"
+        if spool is not None:
+            with suppress(Refused, Missing):
+                name = spool.name_of(row["path"])
+                with closing(await in_thread(spool.open, name)) as file:
+                    await in_thread(spool.remove, name, _look(file))
+                proof += ", the file too"
+        await set_erased(self._pool, row, proof)
+        log.info("recording.erased", recording=str(row["id"]), proof=proof)
+
     async def _remove(self, spool: RecordingSpool, name: str, look: Look) -> None:
         if self._keep:
             return
@@ -278,6 +305,11 @@ def _complete(file: BinaryIO, name: str) -> _Taken:
     if _look(file) != look:
         raise _NotYet("the PBX is writing it")
     return _Taken(look, audio, header)
+
+
+def _gone(store: ObjectStore, key: str) -> bool:
+    store.remove(key)
+    return not store.exists(key)
 
 
 def _look(file: BinaryIO) -> Look:

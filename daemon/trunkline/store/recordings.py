@@ -4,7 +4,7 @@ States: `pending` until the object is stored, then `stored`; `empty` without aud
 no call is known for; `failed` given up. `reason` says why it is not stored, or not yet.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -122,6 +122,42 @@ INSERT INTO recording_peaks (recording_id, account_id, data) VALUES ($1, $2, $3:
 ON CONFLICT (recording_id) DO UPDATE SET data = excluded.data
 """
 
+_CALL_EXISTS: Final = """
+SELECT EXISTS (SELECT FROM call WHERE account_id = $1 AND id = $2)
+    OR EXISTS (SELECT FROM call_alias WHERE account_id = $1 AND folded_id = $2)
+"""
+
+_ORDER_ERASURE: Final = """
+UPDATE call_recording SET erased_at = coalesce(erased_at, now())
+WHERE account_id = $1 AND id = $2 AND NOT legal_hold
+RETURNING id
+"""
+
+_FORGET_FILE: Final = """
+DELETE FROM media_file WHERE id = (SELECT media_file_id FROM call_recording WHERE id = $1)
+"""
+_FORGET_IN_CALL: Final = """
+UPDATE call SET recordings = (
+    SELECT coalesce(jsonb_agg(CASE WHEN ref ->> 'path' = $2 THEN ref || '{"path": ""}' ELSE ref END), '[]')
+    FROM jsonb_array_elements(recordings) AS ref
+)
+WHERE id = $1
+"""
+_FORGET_RECORDING: Final = "UPDATE call_recording SET path = NULL, reason = 'erased' WHERE id = $1"
+
+# A queue's days count before the account's.
+_SELECT_OVERDUE: Final = """
+SELECT recording.id, recording.account_id, call.queue, recording.started_at
+FROM call_recording AS recording
+JOIN account ON account.id = recording.account_id
+LEFT JOIN call ON call.id = recording.call_id
+LEFT JOIN unnest($3::text[], $4::integer[]) AS own (queue, days) ON own.queue = call.queue
+WHERE account.name = $1 AND recording.state = 'stored' AND recording.erased_at IS NULL AND NOT recording.legal_hold
+    AND recording.started_at < now() - make_interval(days => coalesce(own.days, $2))
+ORDER BY recording.started_at
+LIMIT $5
+"""
+
 _INSERT_ACCESS: Final = """
 INSERT INTO recording_access (account_id, recording_id, action, actor, address, request_id, detail)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -156,6 +192,56 @@ async def select_peaks(database: Connection | Pool, account_id: UUID, recording_
         "SELECT data FROM recording_peaks WHERE account_id = $1 AND recording_id = $2", account_id, recording_id
     )
     return None if found is None else str(found).encode()
+
+
+async def call_exists(database: Connection | Pool, account_id: UUID, call_id: UUID) -> bool:
+    """Has the account a call of this id, or one that was folded into another?"""
+    return bool(await database.fetchval(_CALL_EXISTS, account_id, call_id))
+
+
+async def set_hold(database: Connection | Pool, account_id: UUID, recording_id: UUID, held: bool) -> None:
+    """Put a recording under legal hold, or out of it."""
+    await database.execute(
+        "UPDATE call_recording SET legal_hold = $3 WHERE account_id = $1 AND id = $2", account_id, recording_id, held
+    )
+
+
+async def order_erasure(
+    pool: Pool,
+    account_id: UUID,
+    recording_id: UUID,
+    enqueue: EnqueueRecordings,
+    *,
+    actor: str,
+    detail: str,
+    action: str = "erase",
+) -> bool:
+    """From now on a recording cannot be had; a job will do the rest. False where a legal hold forbids it."""
+    async with pool.acquire() as connection, connection.transaction():
+        ordered = await connection.fetchval(_ORDER_ERASURE, account_id, recording_id)
+        if ordered is None:
+            return False
+        await connection.execute("DELETE FROM recording_peaks WHERE recording_id = $1", recording_id)
+        await insert_access(connection, account_id, recording_id, action, actor=actor, detail=detail)
+        await enqueue(connection, [recording_id])
+    return True
+
+
+async def set_erased(pool: Pool, row: Any, proof: str) -> None:
+    """Forget where an erased recording was, once it is gone everywhere; `proof` says how that was seen."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(_FORGET_FILE, row["id"])
+        await connection.execute(_FORGET_IN_CALL, row["call_id"], row["path"])
+        await connection.execute(_FORGET_RECORDING, row["id"])
+        await insert_access(connection, row["account_id"], row["id"], "erase", actor="maintenance", detail=proof)
+
+
+async def select_overdue(
+    database: Connection | Pool, account: str, days: int | None, days_by_queue: Mapping[str, int], limit: int
+) -> list[Any]:
+    """Recordings whose time is over, the oldest first: id, account_id, queue, started_at. Days None: for ever."""
+    queues = list(days_by_queue)
+    return await database.fetch(_SELECT_OVERDUE, account, days, queues, [days_by_queue[q] for q in queues], limit)
 
 
 async def select_job(database: Connection | Pool, recording_id: UUID) -> Any:

@@ -1,0 +1,234 @@
+"""Recordings: what there is, their audio and waveform, legal hold and erasure. Each access is written down first."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from typing import Final
+from urllib.parse import quote
+from uuid import UUID
+
+from aiohttp import hdrs, web
+
+from trunkline.api.guard import actor
+from trunkline.api.parameters import only
+from trunkline.api.problem import Problem, bad_parameter
+from trunkline.api.ranges import read_range
+from trunkline.api.state import STATE, State, json_response
+from trunkline.calls.record import encode
+from trunkline.recordings.threads import in_thread
+from trunkline.store.recordings import (
+    Recording,
+    call_exists,
+    insert_access,
+    order_erasure,
+    select_peaks,
+    select_recording,
+    select_recordings_of_call,
+    select_unfinished,
+    set_hold,
+)
+
+PRESIGNED_S: Final = 60
+_MOST: Final = 200
+_UNFINISHED: Final = ("PENDING", "UNMATCHED", "FAILED", "EMPTY")
+# A browser that is led here makes a page of its own around the audio.
+_PLAYABLE: Final = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+
+async def list_recordings(request: web.Request) -> web.Response:
+    """Those that are not stored, the newest first: {"items": [...]}; ?state=PENDING,UNMATCHED,FAILED,EMPTY."""
+    values = only(request, ("state", "pretty")).get("state", ["PENDING,UNMATCHED,FAILED"])
+    states = [state.strip().upper() for value in values for state in value.split(",")]
+    for state in states:
+        if state not in _UNFINISHED:
+            raise bad_parameter("state", f"{state[:40]!r} is not one of {', '.join(_UNFINISHED)}.")
+    found = await select_unfinished(
+        request.app[STATE].pool, await request.app[STATE].account_id(), [state.lower() for state in states], _MOST
+    )
+    return json_response(request, encode({"items": found}))
+
+
+async def list_of_call(request: web.Request) -> web.Response:
+    """A call's recordings in order of time: {"items": [...]}."""
+    only(request, ("pretty",))
+    state = request.app[STATE]
+    account_id, call_id = await state.account_id(), _id(request)
+    if call_id is None or not await call_exists(state.pool, account_id, call_id):
+        raise Problem(404, "call_not_found", "No call has this id. GET /api/v1/calls lists the calls there are.")
+    found = await select_recordings_of_call(state.pool, account_id, call_id)
+    for recording in found:
+        await _note(request, account_id, recording.id, "metadata")
+    return json_response(request, encode({"items": found}))
+
+
+async def get_recording(request: web.Request) -> web.Response:
+    """What is known of a recording."""
+    only(request, ("pretty",))
+    account_id, recording, _ = await _wanted(request)
+    await _note(request, account_id, recording.id, "metadata")
+    return json_response(request, encode(recording))
+
+
+async def get_audio(request: web.Request) -> web.StreamResponse:
+    """The audio, whole or a span of it; ?redirect=1 a URL of the object storage for PRESIGNED_S; ?download=1 as a file.
+
+    HEAD says how long it is without reading it.
+    """
+    asked = only(request, ("redirect", "download"))
+    for name, values in asked.items():
+        if values != ["1"]:
+            raise bad_parameter(name, "the only value is 1.")
+    account_id, recording, key = await _wanted(request)
+    state = request.app[STATE]
+    if state.objects is None:
+        raise Problem(
+            503, "storage_not_configured", "This server has no object storage: set [recordings] in its settings."
+        )
+    if key is None or recording.size is None:
+        raise _no_audio(recording)
+    etag = f'"{recording.sha256}"'
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in recording.name or "recording")
+    disposition = "attachment" if asked.get("download") else "inline"
+    headers = {
+        hdrs.ETAG: etag,
+        hdrs.ACCEPT_RANGES: "bytes",
+        hdrs.CACHE_CONTROL: "private, no-cache",
+        hdrs.CONTENT_TYPE: recording.mime_type or "application/octet-stream",
+        hdrs.CONTENT_DISPOSITION: f"{disposition}; filename*=UTF-8''{quote(name)}",
+        "Content-Security-Policy": _PLAYABLE,
+    }
+    if _matches(request.headers.get(hdrs.IF_NONE_MATCH), etag):
+        await _note(request, account_id, recording.id, "audio", "not modified")
+        return web.Response(status=304, headers=headers)
+    if asked.get("redirect"):
+        await _note(request, account_id, recording.id, "redirect")
+        url = await in_thread(state.objects.presign, key, PRESIGNED_S, name, headers[hdrs.CONTENT_TYPE])
+        return web.Response(status=302, headers={"Location": url, "Cache-Control": "no-store"})
+    condition = request.headers.get(hdrs.IF_RANGE)
+    wanted = request.headers.get(hdrs.RANGE) if condition in (None, etag) else None
+    span = read_range(wanted, recording.size)
+    await _note(request, account_id, recording.id, "audio", None if span is None else f"bytes {span.first}-{span.last}")
+    first, size = (0, recording.size) if span is None else (span.first, span.size)
+    headers[hdrs.CONTENT_LENGTH] = str(size)
+    if span is not None:
+        headers[hdrs.CONTENT_RANGE] = f"bytes {span.first}-{span.last}/{recording.size}"
+    if request.method == hdrs.METH_HEAD:
+        return web.Response(status=200 if span is None else 206, headers=headers)
+    chunks = state.objects.read(key, first, size)
+    begun = await in_thread(_next, chunks)
+    return web.Response(status=200 if span is None else 206, headers=headers, body=_stream(begun, chunks))
+
+
+async def get_peaks(request: web.Request) -> web.Response:
+    """The waveform, in audiowaveform's JSON."""
+    only(request, ("pretty",))
+    account_id, recording, key = await _wanted(request)
+    if key is None:
+        raise _no_audio(recording)
+    await _note(request, account_id, recording.id, "peaks")
+    found = await select_peaks(request.app[STATE].pool, account_id, recording.id)
+    if found is None:
+        raise Problem(404, "no_peaks", f"There is no waveform of a recording of type {recording.mime_type}.")
+    return json_response(request, found)
+
+
+async def put_hold(request: web.Request) -> web.Response:
+    """Forbid that anything deletes this recording."""
+    return await _hold(request, held=True)
+
+
+async def delete_hold(request: web.Request) -> web.Response:
+    """Allow it again."""
+    return await _hold(request, held=False)
+
+
+async def erase(request: web.Request) -> web.Response:
+    """Order a recording's erasure: it cannot be heard from now on, and its object goes as soon as storage is there."""
+    only(request, ("pretty",))
+    account_id, recording, _ = await _wanted(request)
+    if recording.legal_hold:
+        raise Problem(409, "legal_hold", "This recording is under legal hold; DELETE …/hold first.")
+    state = request.app[STATE]
+    if recording.erased_at is None:
+        if state.enqueue is None:
+            raise Problem(503, "storage_not_configured", "This server has no object storage: set [recordings].")
+        who = actor(request, state.guard)
+        detail = f"asked for by {who}"
+        if not await order_erasure(state.pool, account_id, recording.id, state.enqueue, actor=who, detail=detail):
+            raise Problem(409, "legal_hold", "This recording is under legal hold; DELETE …/hold first.")
+    return web.Response(status=202, headers={"Cache-Control": "no-store"})
+
+
+async def _hold(request: web.Request, *, held: bool) -> web.Response:
+    only(request, ("pretty",))
+    account_id, recording, _ = await _wanted(request)
+    if recording.erased_at is not None:
+        raise _no_audio(recording)
+    await _note(request, account_id, recording.id, "hold" if held else "release")
+    await set_hold(request.app[STATE].pool, account_id, recording.id, held)
+    return web.Response(status=204)
+
+
+async def _wanted(request: web.Request) -> tuple[UUID, Recording, str | None]:
+    """The account, its recording of the path's id, and the object's key. Raises Problem."""
+    state = request.app[STATE]
+    account_id, recording_id = await state.account_id(), _id(request)
+    found = None if recording_id is None else await select_recording(state.pool, account_id, recording_id)
+    if found is None:
+        raise Problem(
+            404, "recording_not_found", "No recording has this id. GET /api/v1/calls/{id}/recordings lists a call's."
+        )
+    return account_id, *found
+
+
+def _id(request: web.Request) -> UUID | None:
+    text = request.match_info["id"]
+    try:
+        found = UUID(text)
+    except ValueError:
+        return None
+    return found if str(found) == text.lower() else None
+
+
+async def _note(
+    request: web.Request, account_id: UUID, recording_id: UUID, action: str, detail: str | None = None
+) -> None:
+    state: State = request.app[STATE]
+    await insert_access(
+        state.pool,
+        account_id,
+        recording_id,
+        action,
+        actor=actor(request, state.guard),
+        address=request.remote,
+        request_id=request.get("request_id"),
+        detail=detail,
+    )
+
+
+def _no_audio(recording: Recording) -> Problem:
+    if recording.erased_at is not None:
+        return Problem(410, "recording_erased", "This recording was erased.", erasedAt=recording.erased_at)
+    why = recording.reason or "it is not stored yet"
+    return Problem(404, "no_audio", f"There is no audio to hear: {recording.state}, {why}.", state=recording.state)
+
+
+def _matches(header: str | None, etag: str) -> bool:
+    """If-None-Match."""
+    if header is None:
+        return False
+    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in header.split(","))
+
+
+def _next(chunks: Iterator[bytes]) -> bytes:
+    return next(chunks, b"")
+
+
+async def _stream(begun: bytes, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        chunk = begun
+        while chunk:
+            yield chunk
+            chunk = await in_thread(_next, chunks)
+    finally:
+        with suppress(ValueError):  # a thread is still reading: the client has gone, and it will find out
+            chunks.close()  # type: ignore[attr-defined]
