@@ -111,8 +111,15 @@ def test_a_real_call_is_shown_and_can_be_looked_at(directory: Path) -> None:
         elapsed = re.search(r"the first call is a row, ([\d.]+) s", shown)
         assert elapsed is not None
         assert float(elapsed[1]) < LIMIT_S
+        audio = re.search(r"listen to it: (http://127\.0\.0\.1:\d+/api/v1/recordings/[0-9a-f-]{36}/audio)", shown)
+        assert audio is not None, shown
+        with urllib.request.urlopen(audio[1], timeout=10) as answer:
+            assert answer.headers["Content-Type"] == "audio/wav"
+            sound = answer.read()
+        assert 1 < (len(sound) - 44) / 16000 < 4  # s of 8 kHz 16 bit
+        assert sound[44:].strip(b"\0") != b""
         children = children_of(process.pid)
-        assert len(children) >= 2
+        assert len(children) >= 3
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
         assert gone(children)

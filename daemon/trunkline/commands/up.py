@@ -30,8 +30,11 @@ from trunkline.embedded.phone import SipError
 from trunkline.embedded.ports import NoPorts
 from trunkline.embedded.postgres import Postgres, PostgresError
 from trunkline.embedded.postgres_programs import NoPostgresError
+from trunkline.embedded.s3 import S3Error, S3Server
 
 HTTP_PORT = 8080
+BUCKET = "recordings"
+STORED_S = 10.0  # how long the first call's recording is waited for
 _READY_POLL_S = 0.05
 
 
@@ -61,7 +64,8 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         trio.run(_until_signalled, arguments, screen)
     except* (
-        CannotRun, ConfigError, app.StartError, PostgresError, NoPostgresError, AsteriskError, NoPorts, SipError
+        CannotRun, ConfigError, app.StartError, PostgresError, NoPostgresError, AsteriskError, NoPorts, SipError,
+        S3Error,
     ) as errors:  # fmt: skip
         status = 1
         for failure in leaves(errors):
@@ -93,6 +97,7 @@ class _Up:
         self._directory: Path = arguments.directory.resolve()
         self._postgres = Postgres(self._directory / "postgres")
         self._pbx = self._chosen_pbx()
+        self._s3 = S3Server(self._directory / "s3") if self._pbx.records else None
         self._database_url = ""
         self._section: dict[str, Any] = {}
         self._http_url = ""
@@ -115,6 +120,8 @@ class _Up:
                 async with trio.open_nursery() as starting:
                     starting.start_soon(self._start_postgres)
                     starting.start_soon(self._start_pbx, nursery)
+                    if self._s3 is not None:
+                        starting.start_soon(self._start_s3, self._s3)
                 settings = self._settings()
                 nursery.start_soon(self._show)
                 nursery.start_soon(
@@ -129,6 +136,8 @@ class _Up:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._stop_postgres)
                     nursery.start_soon(self._pbx.stop)
+                    if self._s3 is not None:
+                        nursery.start_soon(trio.to_thread.run_sync, self._s3.stop)
 
     def _chosen_pbx(self) -> UpPbx:
         chosen = self._arguments
@@ -150,6 +159,14 @@ class _Up:
     async def _stop_postgres(self) -> None:
         await trio.to_thread.run_sync(self._postgres.stop)
 
+    async def _start_s3(self, s3: S3Server) -> None:
+        def start() -> None:
+            s3.start()
+            s3.create_bucket(BUCKET)
+
+        await trio.to_thread.run_sync(start)
+        self._screen.say(f"object storage is up: {s3.endpoint}, bucket {BUCKET}")
+
     async def _start_pbx(self, nursery: trio.Nursery) -> None:
         self._section = await self._pbx.start(nursery)
 
@@ -161,6 +178,13 @@ class _Up:
             "log": {"level": self._arguments.log},
             "spool": {"path": str(self._directory / "spool")},
         }
+        if self._s3 is not None:
+            raw["recordings"] = {
+                "endpoint": self._s3.endpoint,
+                "bucket": BUCKET,
+                "access_key": self._s3.access_key,
+                "secret_key": self._s3.secret_key,
+            }
         return config.check(raw, source="trunkline up", environ={})
 
     async def _follow(self, nursery: trio.Nursery) -> None:
@@ -171,6 +195,13 @@ class _Up:
         say, url = self._screen.say, self._http_url
         say(f"the first call is a row, {self._screen.elapsed_s:.1f} s after the start")
         say(f"look: {url}/api/v1/calls?pretty=1  {url}/readyz?pretty=1  {url}/metrics")
+        if self._s3 is not None:
+            audio = await self._screen.recording_url(url, STORED_S)
+            say(
+                f"listen to it: {audio}"
+                if audio
+                else f"its recording is not stored yet: {url}/api/v1/recordings?pretty=1"
+            )
         if not self._arguments.once:
             say("it goes on until Ctrl-C")
             await trio.sleep_forever()

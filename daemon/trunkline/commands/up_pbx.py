@@ -26,6 +26,7 @@ class CannotRun(Exception):
 class UpPbx(Protocol):
     """What `up` does with a PBX: `start`, `play` once the daemon follows it, `stop` in the end, whatever happened."""
 
+    records: bool  # are its recordings on this machine, and ours to store?
     ready_s: float | None  # how long the daemon may take to follow it; None: as long as it likes
 
     async def start(self, nursery: trio.Nursery) -> dict[str, Any]:
@@ -41,6 +42,7 @@ class UpPbx(Protocol):
 class EmbeddedPbx:
     """An Asterisk from Debian's packages, with two phones that call each other."""
 
+    records = True
     ready_s: float | None = 20.0
 
     def __init__(self, directory: Path, screen: Screen) -> None:
@@ -58,6 +60,7 @@ class EmbeddedPbx:
             "secret": asterisk.secrets.ami_events,
             "systemname": asterisk.systemname,
             "region": "GB",
+            "recordings": str(asterisk.recordings),
         }
 
     def _start(self) -> Asterisk:
@@ -107,6 +110,7 @@ class EmbeddedPbx:
 class ReplayedPbx:
     """Recorded calls of a real Asterisk, one after another."""
 
+    records = False
     ready_s: float | None = 20.0
 
     def __init__(self, screen: Screen) -> None:
@@ -140,6 +144,7 @@ class ReplayedPbx:
 class OwnPbx:
     """The user's PBX, only read."""
 
+    records = False
     ready_s: float | None = None
 
     def __init__(

@@ -22,6 +22,7 @@ _SHOWN = {  # what happened -> what it is called on the screen
     "call.merged": "MERGED",
 }
 _ASK_TIMEOUT_S = 5.0
+_POLL_S = 0.1
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # what is asked is on this machine
 
 
@@ -56,6 +57,18 @@ class Screen:
         new = update.happened and self._key(record) not in self._urls
         if new or "call.ended" in update.happened:
             self.say(f"  {'':<12}{await self._url(record, base_url)}")
+
+    async def recording_url(self, base_url: str, patience_s: float) -> str | None:
+        """Return where the first call's recording can be heard, as soon as it is stored; None if it is not by then."""
+        first = next(iter(self._urls.values()), "")
+        call_url = first.partition("?")[0]
+        with trio.move_on_after(patience_s):
+            while True:
+                found = await trio.to_thread.run_sync(_ask_stored, call_url, abandon_on_cancel=True)
+                if found is not None:
+                    return f"{base_url}/api/v1/recordings/{found}/audio"
+                await trio.sleep(_POLL_S)
+        return None
 
     async def _url(self, record: CallRecord, base_url: str) -> str:
         """Return where to look at the call; the API says which id its row has."""
@@ -95,6 +108,16 @@ def _ask_id(record: CallRecord, base_url: str) -> str | None:
     except (OSError, ValueError, KeyError):
         return None
     return next((call["id"] for call in calls if call["externalId"] == record.external_id), None)
+
+
+def _ask_stored(call_url: str) -> str | None:
+    """Ask the API which recording of a call is stored; None when none is, or it does not say."""
+    try:
+        with _OPENER.open(f"{call_url}/recordings", timeout=_ASK_TIMEOUT_S) as answer:
+            recordings = json.load(answer)["items"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return next((str(recording["id"]) for recording in recordings if recording["state"] == "STORED"), None)
 
 
 def unready(base_url: str) -> str:
