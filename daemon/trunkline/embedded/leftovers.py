@@ -30,7 +30,7 @@ def mark(home: Path, asked: Path | None) -> None:
 def sweep() -> None:
     """Remove what is left over, of this user."""
     for parent in {Path(tempfile.gettempdir()), postgres_programs.OWN}:
-        for found in parent.glob(f"trunkline-postgres-*/{_MARK}"):
+        for found in parent.glob(f"trunkline-*/{_MARK}"):
             with contextlib.suppress(OSError):  # in use, or somebody else is at it
                 _remove(found)
 

@@ -1,7 +1,7 @@
 """Blocks of free ports on loopback, for servers side by side.
 
-All below 32768, where the kernel's own choices begin. A block is ours as long as its last port is bound: whoever else
-looks for one, in any process, sees that. So two that start at the same moment never get the same.
+All below 32768, where the kernel's own choices begin. A block is ours as long as we listen on its last port: whoever
+else looks for one, in any process, sees that. So two that start at the same moment never get the same.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class PortBlock:
     def hold(self) -> None:
         """Have it again after release(). Raises NoPorts when somebody else has it now."""
         if self._lock is None:
-            self._lock = _bound(socket.SOCK_STREAM, self._host, self.base + BLOCK - 1)
+            self._lock = _locked(self._host, self.base)
             if self._lock is None:
                 raise NoPorts(f"the ports from {self.base} on {self._host} were taken by another program meanwhile")
 
@@ -48,13 +48,25 @@ def claim(used: Iterable[int], host: str = "127.0.0.1") -> PortBlock:
     bases = list(range(_FIRST, _LAST, BLOCK))
     random.shuffle(bases)
     for base in bases:
-        lock = _bound(socket.SOCK_STREAM, host, base + BLOCK - 1)
+        lock = _locked(host, base)
         if lock is None:
             continue
         if all(_free(host, base + offset) for offset in offsets):
             return PortBlock(base, host, lock)
         lock.close()
     raise NoPorts(f"no block of {BLOCK} free ports between {_FIRST} and {_LAST} on {host}: are many PBXs left running?")
+
+
+def _locked(host: str, base: int) -> socket.socket | None:
+    """The lock of a block; None where somebody has it. Listening, for merely bound two can have the same port."""
+    lock = _bound(socket.SOCK_STREAM, host, base + BLOCK - 1)
+    if lock is not None:
+        try:
+            lock.listen(1)
+        except OSError:
+            lock.close()
+            return None
+    return lock
 
 
 def _free(host: str, port: int) -> bool:
