@@ -6,6 +6,7 @@
 Stopping cancels all of it; then what is known is written, or spooled, within STOP_S.
 """
 
+import math
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -247,6 +248,8 @@ class _Daemon:
         pull(families.DROPPED_CALLS, "", lambda: sink.dropped)
         for following, link in self._follow:
             _measure_pbx(self._metrics, following, link)
+        if self._pools.recordings is not None:
+            _measure_recordings(self._metrics, self._pools.recordings)
 
 
 class _Spools:
@@ -371,6 +374,24 @@ def _link_settings(name: str, pbx: Pbx) -> LinkSettings:
             raise StartError(f"pbx.tls: {pbx.tls} cannot be used as a CA file: {error}") from error
     credentials = Credentials(pbx.username, pbx.secret.reveal())
     return LinkSettings(name, Address(pbx.host, pbx.ami_port, tls), credentials, pbx.systemname)
+
+
+def _measure_recordings(metrics: Metrics, service: "RecordingService") -> None:
+    uploader, sweeper, runner = service.uploader, service.sweeper, service.runner
+    readings: dict[families.Pulled, Callable[[], float | dict[str, int]]] = {
+        families.RECORDINGS_STORED: lambda: uploader.stored,
+        families.RECORDINGS_STORED_BYTES: lambda: uploader.stored_bytes,
+        families.RECORDINGS_REFUSED: lambda: uploader.refused_names,
+        families.RECORDINGS_WAITING: lambda: sweeper.waiting,
+        families.RECORDINGS_OLDEST: lambda: sweeper.oldest_s,
+        families.RECORDINGS_FOUND: lambda: sweeper.linked,
+        families.RECORDING_JOBS: lambda: runner.done,
+        families.OBJECT_STORE_UP: lambda: 0 if uploader.breaker.fault is not None else 1,
+        families.SPOOL_FREE: lambda: sweeper.free_bytes if sweeper.free_bytes >= 0 else math.nan,
+        families.SPOOL_FILES: lambda: sweeper.files,
+    }
+    for family, read in readings.items():
+        metrics.pull(family, "", read)
 
 
 def _measure_pbx(metrics: Metrics, following: Following, link: Link) -> None:

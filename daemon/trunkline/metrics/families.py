@@ -116,6 +116,42 @@ DROPPED_CALLS = Pulled(
     "trunkline_store_dropped_calls", "counter", "Ended calls that neither PostgreSQL nor the spool took: lost."
 )
 DATABASE_UP = Pulled("trunkline_store_up", "gauge", "1 when the last write reached PostgreSQL, else 0.")
+RECORDINGS_STORED = Pulled(
+    "trunkline_recordings_stored", "counter", "Recordings put into object storage and read back."
+)
+RECORDINGS_STORED_BYTES = Pulled("trunkline_recordings_stored_bytes", "counter", "Bytes of them.")
+RECORDINGS_WAITING = Pulled(
+    "trunkline_recordings_waiting",
+    "gauge",
+    "Recordings that are not stored, by state: PENDING, UNMATCHED (no call is known), FAILED (given up).",
+    "state",
+    frozenset({"PENDING", "UNMATCHED", "FAILED"}),
+)
+RECORDINGS_OLDEST = Pulled(
+    "trunkline_recordings_oldest_waiting_seconds", "gauge", "Age of the oldest recording that waits to be stored."
+)
+RECORDINGS_FOUND = Pulled(
+    "trunkline_recordings_found",
+    "counter",
+    "Files in the spool that no event told of, tied to their call by the sweeper.",
+)
+RECORDINGS_REFUSED = Pulled(
+    "trunkline_recordings_refused_names", "counter", "Names of recordings that were not followed (outside, links, ...)."
+)
+RECORDING_JOBS = Pulled(
+    "trunkline_recording_jobs",
+    "counter",
+    "Runs of the jobs that store recordings, by outcome.",
+    "outcome",
+    frozenset({"done", "retried", "failed"}),
+)
+OBJECT_STORE_UP = Pulled(
+    "trunkline_object_store_up", "gauge", "1 when the object storage did what it was last asked, else 0."
+)
+SPOOL_FREE = Pulled(
+    "trunkline_recordings_spool_free_bytes", "gauge", "Room left where the PBX records; the least of several PBXs."
+)
+SPOOL_FILES = Pulled("trunkline_recordings_spool_files", "gauge", "Files where the PBX records, as last swept.")
 
 PULLED = (
     EVENTS_READ,
@@ -142,4 +178,14 @@ PULLED = (
     STALE_CHANGES,
     REFUSED_CHANGES,
     DROPPED_CALLS,
+    RECORDINGS_STORED,
+    RECORDINGS_STORED_BYTES,
+    RECORDINGS_WAITING,
+    RECORDINGS_OLDEST,
+    RECORDINGS_FOUND,
+    RECORDINGS_REFUSED,
+    RECORDING_JOBS,
+    OBJECT_STORE_UP,
+    SPOOL_FREE,
+    SPOOL_FILES,
 )

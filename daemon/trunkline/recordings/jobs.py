@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import structlog
@@ -74,7 +74,7 @@ class JobRunner:
         self._pool = pool
         self._work = work
         self._batch = max(1, at_once // 2)
-        self.done: dict[Literal["done", "retried", "failed"], int] = {"done": 0, "retried": 0, "failed": 0}
+        self.done: dict[str, int] = {"done": 0, "retried": 0, "failed": 0}
 
     async def run(self) -> None:
         """Never returns; a database that is away is waited for."""

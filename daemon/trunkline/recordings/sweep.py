@@ -29,11 +29,12 @@ from trunkline.store.sweeping import (
     select_integration,
     select_known,
     select_lost_jobs,
+    select_waiting,
     upsert_unmatched,
 )
 
 BATCH: Final = 1000
-GRACE_S: Final = 30.0  # the tracker tells of a file long before; until then it is its
+GRACE_S: Final = 10.0  # the tracker tells of a file long before; until then it is its
 EARLY_S: Final = 60.0  # by which clocks and file systems may differ
 LOW_ROOM: Final = 1 << 30  # bytes
 # [systemname-]epoch.counter; a dialplan may have put other words before it.
@@ -63,7 +64,8 @@ class Sweeper:
         self._keep = keep  # stored files stay, so that they are there is nothing to act on
         self._low = False
         self.files = 0  # in the spools, when last looked
-        self.unmatched = 0
+        self.waiting: dict[str, int] = {}  # recordings that are not stored, by state
+        self.oldest_s = 0.0  # since the oldest pending one ended
         self.linked = 0  # files that the stream had missed
         self.free_bytes = -1  # -1: not known
 
@@ -81,21 +83,25 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Look once. Raises OSError where a spool cannot be listed, and as asyncpg does."""
-        files = unmatched = 0
+        files, free = 0, []
         await self._enqueue(await select_lost_jobs(self._pool, self._account))
         for pbx, spool in self._spools().items():
-            self._watch_room(spool, await in_thread(spool.free_bytes))
+            free.append(await in_thread(spool.free_bytes))
             integration = await select_integration(self._pool, self._account, pbx)
             if integration is None:
                 continue  # nothing is known of this PBX yet: no call to link to
             found = await in_thread(_listed, spool)
             files += len(found)
             for some in chunked(found, BATCH):
-                unmatched += await self._settle(integration, spool, some)
-        self.files, self.unmatched = files, unmatched
+                await self._settle(integration, spool, some)
+        self.files = files
+        self._watch_room(min(free, default=-1))
+        waiting = await select_waiting(self._pool, self._account)
+        self.waiting = {state.upper(): count for state, (count, _) in waiting.items()}
+        self.oldest_s = waiting["pending"][1] if "pending" in waiting else 0.0
 
-    async def _settle(self, integration: Any, spool: RecordingSpool, found: Sequence[Found]) -> int:
-        """Hold some files against the rows; how many of them no call is known for."""
+    async def _settle(self, integration: Any, spool: RecordingSpool, found: Sequence[Found]) -> None:
+        """Hold some files against the rows."""
         paths = {spool.path_of(file.name): file for file in found}
         known = {row["path"]: row for row in await select_known(self._pool, integration["id"], list(paths))}
         settled_before = time.time() - self._grace_s
@@ -111,7 +117,7 @@ class Sweeper:
         if again:
             await revive_missing(self._pool, again)
             await self._enqueue(again)
-        return await self._link(integration, strays)
+        await self._link(integration, strays)
 
     def _is_owed(self, row: Any) -> bool:
         """Has something to be done with a file that is known: it came late, or was not removed?"""
@@ -119,9 +125,9 @@ class Sweeper:
             return bool(row["missing"])
         return row["state"] in ("stored", "empty") and not self._keep and row["erased_at"] is None
 
-    async def _link(self, integration: Any, strays: Mapping[str, Found]) -> int:
+    async def _link(self, integration: Any, strays: Mapping[str, Found]) -> None:
         if not strays:
-            return 0
+            return
         ids = {path: _ids(file) for path, file in strays.items()}
         wanted = sorted({one for some in ids.values() for one in some})
         channels = await select_channels(self._pool, integration["id"], integration["external_id"], wanted)
@@ -144,18 +150,17 @@ class Sweeper:
             self.linked += 1
             log.info("recording.found", recording=str(recording_id))
             await self._enqueue([recording_id])
-        return len(unmatched)
 
     async def _enqueue(self, recording_ids: Sequence[UUID]) -> None:
         for some in chunked(recording_ids, BATCH):
             async with self._pool.acquire() as connection, connection.transaction():
                 await enqueue_recordings(connection, some)
 
-    def _watch_room(self, spool: RecordingSpool, free: int) -> None:
+    def _watch_room(self, free: int) -> None:
         self.free_bytes = free
-        if free < LOW_ROOM and not self._low:
+        if 0 <= free < LOW_ROOM and not self._low:
             log.error("recordings.spool_nearly_full", free_bytes=free, todo="make room: MixMonitor writes nothing else")
-        self._low = free < LOW_ROOM
+        self._low = 0 <= free < LOW_ROOM
 
 
 def _listed(spool: RecordingSpool) -> list[Found]:

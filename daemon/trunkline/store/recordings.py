@@ -117,6 +117,19 @@ _SET_STORED: Final = """
 UPDATE call_recording SET state = 'stored', reason = NULL, media_file_id = $2, duration_seconds = $3 WHERE id = $1
 """
 
+# The call's own list follows where its tracker knew nothing of the file; it is done with the call.
+_SHOW_IN_CALL: Final = """
+UPDATE call SET
+    recordings = call.recordings || jsonb_build_array(jsonb_build_object(
+        'path', held.path, 'channelId', held.channel_id, 'kind', upper(held.kind), 'pausedSpans', held.paused_spans,
+        'startedAt', to_char(held.started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'endedAt', to_char(held.ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))),
+    recording_id = coalesce(call.recording_id, held.id)
+FROM call_recording AS held
+WHERE held.id = $1 AND call.id = held.call_id AND call.ended_at IS NOT NULL
+    AND NOT call.recordings @> jsonb_build_array(jsonb_build_object('path', held.path))
+"""
+
 _UPSERT_PEAKS: Final = """
 INSERT INTO recording_peaks (recording_id, account_id, data) VALUES ($1, $2, $3::jsonb)
 ON CONFLICT (recording_id) DO UPDATE SET data = excluded.data
@@ -281,6 +294,7 @@ async def set_stored(database: Pool, recording_id: UUID, stored: Stored) -> bool
             peaks = msgspec.json.encode(stored.peaks).decode()
             await connection.execute(_UPSERT_PEAKS, recording_id, account_id, peaks)
         if call_id is not None:
+            await connection.execute(_SHOW_IN_CALL, recording_id)
             told = {"recording": {"id": recording_id, "durationSeconds": seconds, "size": stored.size}}
             await connection.execute(
                 writer_sql.INSERT_EVENTS,

@@ -63,18 +63,7 @@ SELECT $1, $2, file.call_id, file.channel_id, file.path, 'pending', file.started
 FROM unnest($3::text[], $4::uuid[], $5::text[], $6::timestamptz[], $7::timestamptz[])
     AS file (path, call_id, channel_id, started_at, ended_at)
 ON CONFLICT (call_id, path) DO NOTHING
-RETURNING id, call_id, channel_id, path, started_at, ended_at
-"""
-
-# The call's own list follows; its tracker is done with it.
-_APPEND: Final = """
-UPDATE call SET
-    recordings = recordings || jsonb_build_array(jsonb_build_object(
-        'path', $2::text, 'channelId', $3::text, 'kind', 'CALL',
-        'startedAt', to_char($4::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-        'endedAt', to_char($5::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))),
-    recording_id = coalesce(recording_id, $6)
-WHERE id = $1
+RETURNING id
 """
 
 _SELECT_LOST_JOBS: Final = """
@@ -85,6 +74,15 @@ JOIN call ON call.id = recording.call_id
 WHERE account.name = $1 AND recording.state = 'pending' AND recording.path <> '' AND recording.erased_at IS NULL
     AND (recording.ended_at IS NOT NULL OR call.ended_at IS NOT NULL)
     AND NOT EXISTS (SELECT FROM jobs.pgqueuer AS job WHERE job.dedupe_key = 'recordings:' || recording.id::text)
+"""
+
+_SELECT_WAITING: Final = """
+SELECT recording.state, count(*) AS count,
+    extract(epoch FROM now() - min(coalesce(recording.ended_at, recording.created_at))
+        FILTER (WHERE recording.ended_at IS NOT NULL))::float8 AS oldest_s
+FROM call_recording AS recording JOIN account ON account.id = recording.account_id
+WHERE account.name = $1 AND recording.state IN ('pending', 'unmatched', 'failed') AND recording.erased_at IS NULL
+GROUP BY recording.state
 """
 
 _REVIVE: Final = """
@@ -113,6 +111,12 @@ async def select_channels(pool: Pool, integration_id: UUID, pbx: str, ids: Seque
 async def select_lost_jobs(pool: Pool, account: str) -> list[UUID]:
     """Recordings that wait to be uploaded and have no job."""
     return [row["id"] for row in await pool.fetch(_SELECT_LOST_JOBS, account)]
+
+
+async def select_waiting(pool: Pool, account: str) -> dict[str, tuple[int, float]]:
+    """How many recordings are pending, unmatched and failed, and how many s ago the oldest of each ended."""
+    rows = await pool.fetch(_SELECT_WAITING, account)
+    return {row["state"]: (row["count"], row["oldest_s"] or 0.0) for row in rows}
 
 
 async def revive_missing(pool: Pool, recording_ids: Sequence[UUID]) -> None:
@@ -150,8 +154,4 @@ async def insert_linked(pool: Pool, integration: Any, files: Sequence[tuple[str,
             [min(leg["started_at"], at) for _, leg, at in left],
             [at for _, _, at in left],
         )
-        for row in rows:
-            await connection.execute(
-                _APPEND, row["call_id"], row["path"], row["channel_id"], row["started_at"], row["ended_at"], row["id"]
-            )
     return [row["id"] for row in (*named, *rows)]

@@ -1,0 +1,194 @@
+"""Recordings of real calls on their way into a real S3: the stored sound is what was said, for as long as it was."""
+
+import io
+import json
+import urllib.request
+import wave
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from daemon_process import running_daemon
+from sounds import share
+from stage import Rows, Stage, Tap, talk, until
+
+from trunkline.embedded.asterisk import Asterisk
+from trunkline.embedded.postgres import Postgres
+from trunkline.embedded.s3 import S3Server
+
+CUSTOMER_HZ = 350  # the tones of the built-in phones: embedded/demo.py
+
+
+class Stored:
+    """What a daemon with object storage has made of the calls."""
+
+    def __init__(self, stage: Stage, rows: Rows, base: str) -> None:
+        self.stage, self.rows, self.base = stage, rows, base
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.base + path, timeout=10) as answer:
+            body = answer.read()
+            return json.loads(body) if "json" in answer.headers["Content-Type"] else body
+
+    def recordings(self, state: str, count: int = 1) -> list[dict[str, Any]]:
+        """The recordings of the test's call, once so many are in that state."""
+        record = self.rows.ended(self.stage.caller)
+
+        def found() -> list[dict[str, Any]]:
+            items = self.get(f"/api/v1/calls/{record.id}/recordings")["items"]
+            return [one for one in items if one["state"] == state]
+
+        return until(f"{count} recordings are {state}", lambda: (some := found()) and len(some) == count and some, 20)
+
+    def sound(self, recording: dict[str, Any]) -> bytes:
+        return self.get(f"/api/v1/recordings/{recording['id']}/audio")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with S3Server() as server:
+        server.create_bucket("recordings")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def storing(
+    pbx: Asterisk, postgres: Postgres, migrated: str, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Rows, str]]:
+    """A second daemon on the same PBX, with a database of its own; it takes the files away once they are stored."""
+    name = f"stored_{uuid4().hex}"
+    rows = Rows(postgres.create_database(name, template=migrated))
+    with running_daemon(pbx, rows.url, tmp_path_factory.mktemp("storing"), s3=s3) as base:
+        yield rows, base
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def stored(stage: Stage, storing: tuple[Rows, str]) -> Stored:
+    return Stored(stage, *storing)
+
+
+def length(sound: bytes) -> float:
+    with wave.open(io.BytesIO(sound)) as read:
+        return read.getnframes() / read.getframerate()
+
+
+def test_both_voices_are_in_the_stored_object(stored: Stored) -> None:
+    customer, desk = stored.stage.connect()
+    talk(2)
+    customer.hangup()
+    desk.wait_end()
+    (recording,) = stored.recordings("STORED")
+    sound = stored.sound(recording)
+    assert 1.5 < length(sound) < 3
+    assert recording["durationSeconds"] == round(length(sound))
+    assert share(sound, CUSTOMER_HZ, 0.5, 1.5) > 0.2  # the customer
+    assert share(sound, 600, 0.5, 1.5) > 0.2  # agent 1002
+    assert share(sound, 900, 0.5, 1.5) < 0.01  # nobody
+    assert not (stored.stage.pbx.recordings / recording["name"]).exists()
+    call = stored.get(f"/api/v1/calls/{recording['callId']}")
+    assert call["recordingId"] == recording["id"]
+    assert [one["path"] for one in call["recordings"]] == [recording["path"]]
+
+
+def test_a_transfer_in_mid_recording_has_all_three_voices(stored: Stored) -> None:
+    target = stored.stage.agent("1003")
+    customer, desk = stored.stage.connect()
+    talk(1)
+    desk.transfer("1003")
+    other = target.wait_call()
+    desk.hangup()
+    talk(1)  # answered at once, Asterisk 22's MixMonitor has the customer only from here on: docs/operations.md
+    mark = len(stored.stage.tap.raw)
+    other.answer()
+    stored.stage.tap.event("BridgeEnter", mark, CallerIDNum="1003")
+    talk(2)
+    customer.hangup()
+    other.wait_end()
+    (recording,) = stored.recordings("STORED")
+    sound = stored.sound(recording)
+    whole = length(sound)
+    assert whole > 2
+    assert share(sound, 600, 0.2, 0.8) > 0.1  # 1002 at first
+    assert share(sound, 700, whole - 1, whole - 0.2) > 0.1  # 1003 in the end
+    assert share(sound, 600, whole - 1, whole - 0.2) < 0.02
+
+
+def test_a_paused_span_is_silent_in_the_object_and_told(stored: Stored) -> None:
+    stage = stored.stage
+    customer, desk = stage.connect()
+    channel = stage.tap.event("BridgeEnter", stage.mark, CallerIDNum=stage.caller)["Channel"]
+    talk(1)
+    with closing(Tap(stage.pbx, "control", stage.pbx.secrets.ami_control)) as control:
+        control.ask("MixMonitorMute", f"Channel: {channel}\r\nDirection: both\r\nState: 1\r\n")
+        talk(1.5)
+        control.ask("MixMonitorMute", f"Channel: {channel}\r\nDirection: both\r\nState: 0\r\n")
+    talk(1)
+    customer.hangup()
+    desk.wait_end()
+    (recording,) = stored.recordings("STORED")
+    assert len(recording["pausedSpans"]) == 1
+    sound = stored.sound(recording)
+    assert share(sound, CUSTOMER_HZ, 0.2, 0.8) > 0.1
+    assert share(sound, CUSTOMER_HZ, 1.3, 2.2) < 0.02
+    assert share(sound, CUSTOMER_HZ, length(sound) - 0.7, length(sound) - 0.2) > 0.1
+
+
+def test_a_queues_call_is_recorded_from_the_agents_answer(stored: Stored) -> None:
+    agent = stored.stage.agent("1001")
+    customer = stored.stage.dial("0200").wait_answer()
+    desk = agent.wait_call()
+    desk.answer()
+    stored.stage.tap.event("AgentConnect", stored.stage.mark)
+    talk(1.5)
+    customer.hangup()
+    desk.wait_end()
+    (recording,) = stored.recordings("STORED")
+    sound = stored.sound(recording)
+    assert 1 < length(sound) < 3
+    assert share(sound, 500, 0.3, 1) > 0.1  # agent 1001
+
+
+def test_a_call_that_nobody_answered_has_no_recording(stored: Stored) -> None:
+    customer, desk = stored.stage.ring()
+    customer.wait_ring()
+    customer.cancel()
+    desk.wait_end()
+    (recording,) = stored.recordings("EMPTY")  # the sweeper found the header that Asterisk leaves
+    assert "no audio" in recording["reason"]
+    call = stored.get(f"/api/v1/calls/{recording['callId']}")
+    assert (call["recordings"], call["status"]) == ([], "MISSED")
+    path = Path(recording["path"])
+    until("the empty file is gone", lambda: not path.exists())
+
+
+def test_many_calls_at_once_lose_no_recording_and_double_none(stored: Stored) -> None:
+    stage, count = stored.stage, 16
+    agent = stage.agent("1002")
+    agent.on_call = lambda call: call.answer()
+    numbers = [f"1202555{n:04}" for n in range(7000, 7000 + count)]
+    try:
+        calls = [stage.carrier.call(stage.pbx.did("0002"), caller=number, name="Many") for number in numbers]
+        for call in calls:
+            call.wait_answer()
+        talk(1)
+        for call in calls:
+            call.hangup()
+    finally:
+        agent.on_call = None
+    ended = [stored.rows.ended(number) for number in numbers]
+
+    def outcome() -> Counter[str]:
+        return Counter(
+            one["state"] for call in ended for one in stored.get(f"/api/v1/calls/{call.id}/recordings")["items"]
+        )
+
+    until("as many are stored as calls were made", lambda: outcome() == {"STORED": count}, 30)
+    sounds = [stored.sound(one) for call in ended for one in stored.get(f"/api/v1/calls/{call.id}/recordings")["items"]]
+    assert min(map(length, sounds)) > 0.5
+    assert not [call for call in ended if list(stage.pbx.recordings.glob(f"{call.external_id}_*"))]
+    print(f"{count} calls at once: {count - len(sounds)} recordings lost, {len(sounds) - count} doubled")
