@@ -134,7 +134,11 @@ class _Daemon:
         link = Link(_link_settings(following.name, pbx), following, wanted=NEEDED, fields=FIELDS)
         following.request_resync = link.request_resync
         if pbx.recordings is not None:
-            self._spools.add(following, RecordingSpool(pbx.recordings.resolve(), pbx.recordings_seen_as))
+            self._spools.recordings.append(
+                (following, RecordingSpool(pbx.recordings.resolve(), pbx.recordings_seen_as))
+            )
+        if pbx.voicemail is not None:
+            self._spools.voicemail.append((following, RecordingSpool(pbx.voicemail.resolve())))
         return following, link
 
     def _wake(self) -> None:
@@ -253,18 +257,15 @@ class _Daemon:
 
 
 class _Spools:
-    """Where the PBXs that are followed record, by the names that they have said so far."""
+    """Where the PBXs that are followed record and keep voicemail, by the names that they have said so far."""
 
     def __init__(self) -> None:
-        self._of: list[tuple[Following, RecordingSpool]] = []
+        self.recordings: list[tuple[Following, RecordingSpool]] = []
+        self.voicemail: list[tuple[Following, RecordingSpool]] = []
 
-    def add(self, following: Following, spool: RecordingSpool) -> None:
-        """Take in a PBX."""
-        self._of.append((following, spool))
-
-    def __call__(self) -> dict[str, RecordingSpool]:
-        """Return them."""
-        return {following.pbx: spool for following, spool in self._of if following.pbx}
+    def named(self, spools: Sequence[tuple[Following, RecordingSpool]]) -> dict[str, RecordingSpool]:
+        """Return some of them by name."""
+        return {following.pbx: spool for following, spool in spools if following.pbx}
 
 
 class _Pools:
@@ -353,7 +354,14 @@ async def _open_recordings(settings: Settings, spools: _Spools) -> "RecordingSer
         retention_days=kept.retention_days,
         retention_days_by_queue=kept.retention_days_by_queue,
     )
-    return await RecordingService.open(settings.database.url.reveal(), store, settings.account.name, spools, keeping)
+    return await RecordingService.open(
+        settings.database.url.reveal(),
+        store,
+        settings.account.name,
+        lambda: spools.named(spools.recordings),
+        lambda: spools.named(spools.voicemail),
+        keeping,
+    )
 
 
 def _migrate(url: str) -> None:

@@ -77,6 +77,10 @@ class Pbx(Section, frozen=True, kw_only=True):
         | None
     ) = None
 
+    voicemail: (
+        Annotated[Path, Meta(description="the directory with this PBX's mailboxes, as this machine sees it")] | None
+    ) = None
+
     @property
     def ami_port(self) -> int:
         """The port, or the usual one in manager.conf: 5038, with TLS 5039."""
@@ -96,6 +100,8 @@ class Pbx(Section, frozen=True, kw_only=True):
                 problems.append(f"region: {self.region!r} is no country;{meant} allowed: {allowed}")
         if self.recordings is not None and not self.recordings.is_dir():
             problems.append(f"recordings: {self.recordings} is no directory; allowed: where the PBX's recordings are")
+        if self.voicemail is not None and not self.voicemail.is_dir():
+            problems.append(f"voicemail: {self.voicemail} is no directory; allowed: where the PBX's mailboxes are")
         if self.recordings_seen_as is not None and self.recordings is None:
             problems.append("recordings_seen_as: needs recordings, the same directory as this machine sees it")
         if self.tls not in ("off", "on") and not Path(self.tls).is_file():

@@ -41,6 +41,7 @@ username = "events"
 secret_file = "ami"
 region = "GB"
 {f'recordings = "{pbx.recordings}"' if s3 else ""}
+{f'voicemail = "{pbx.mailboxes}"' if s3 else ""}
 
 [http]
 port = {http}

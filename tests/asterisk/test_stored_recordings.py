@@ -14,8 +14,9 @@ from uuid import uuid4
 import pytest
 from daemon_process import running_daemon
 from sounds import share
-from stage import Rows, Stage, Tap, talk, until
+from stage import TIMERS, Rows, Stage, Tap, talk, until
 
+from trunkline.calls.record import EndReason
 from trunkline.embedded.asterisk import Asterisk
 from trunkline.embedded.postgres import Postgres
 from trunkline.embedded.s3 import S3Server
@@ -153,6 +154,23 @@ def test_a_queues_call_is_recorded_from_the_agents_answer(stored: Stored) -> Non
     assert share(sound, 500, 0.3, 1) > 0.1  # agent 1001
 
 
+def test_a_voicemail_is_a_recording_of_its_call_and_stays_in_the_mailbox(stored: Stored) -> None:
+    customer, desk = stored.stage.ring("0001", "1001")
+    desk.wait_end()
+    customer.wait_answer()
+    talk(13)  # the greeting takes 8
+    customer.hangup()
+    (recording,) = stored.recordings("STORED")
+    assert recording["kind"] == "VOICEMAIL"
+    sound = stored.sound(recording)
+    assert 1 < length(sound) < 8
+    assert share(sound, CUSTOMER_HZ, 0.3, 0.9) > 0.3
+    assert Path(recording["path"]).exists()
+    call = stored.get(f"/api/v1/calls/{recording['callId']}")
+    assert [one["kind"] for one in call["recordings"]] == ["VOICEMAIL"]
+    assert call["status"] == "VOICEMAIL"
+
+
 def test_a_call_that_nobody_answered_has_no_recording(stored: Stored) -> None:
     customer, desk = stored.stage.ring()
     customer.wait_ring()
@@ -191,4 +209,24 @@ def test_many_calls_at_once_lose_no_recording_and_double_none(stored: Stored) ->
     sounds = [stored.sound(one) for call in ended for one in stored.get(f"/api/v1/calls/{call.id}/recordings")["items"]]
     assert min(map(length, sounds)) > 0.5
     assert not [call for call in ended if list(stage.pbx.recordings.glob(f"{call.external_id}_*"))]
-    print(f"{count} calls at once: {count - len(sounds)} recordings lost, {len(sounds) - count} doubled")
+
+
+def test_what_a_killed_asterisk_leaves_is_mended_and_stored(
+    dist: Path, postgres: Postgres, migrated: str, s3: S3Server, tmp_path: Path
+) -> None:
+    rows = Rows(postgres.create_database(f"killed_{uuid4().hex}", template=migrated))
+    with Asterisk(dist, tmp_path / "pbx", **TIMERS) as pbx, closing(Tap(pbx)) as tap:
+        stage = Stage(pbx, tap, rows)
+        stage.begin()
+        with running_daemon(pbx, rows.url, tmp_path, s3=s3, strict=False) as base, closing(stage):
+            stored = Stored(stage, rows, base)
+            stage.connect()
+            talk(7)
+            pbx.kill()
+            pbx.start()
+            (recording,) = stored.recordings("STORED")
+            sound = stored.sound(recording)
+            assert 3 < length(sound) < 8  # what was still in Asterisk's memory is lost with it
+            assert share(sound, CUSTOMER_HZ, 1, 2) > 0.2
+            assert rows.ended(stage.caller).end_reason == EndReason.PBX_LOST
+            assert list(pbx.recordings.glob("*.wav")) == []

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from trunkline.api.problem import Problem
 
-_SPAN: Final = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
+_SPAN: Final = re.compile(r"bytes=(\d{1,20})-(\d{0,20})", re.ASCII | re.IGNORECASE)  # 20 digits: 2**64 - 1
 
 
 class Span(NamedTuple):

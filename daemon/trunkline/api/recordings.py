@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import quote
 from uuid import UUID
 
+import structlog
 from aiohttp import hdrs, web
 
 from trunkline.api.guard import actor
@@ -14,6 +15,7 @@ from trunkline.api.problem import Problem, bad_parameter
 from trunkline.api.ranges import read_range
 from trunkline.api.state import STATE, State, json_response
 from trunkline.calls.record import encode
+from trunkline.recordings.faults import NoObject, StoreFault
 from trunkline.recordings.threads import in_thread
 from trunkline.store.recordings import (
     Recording,
@@ -32,6 +34,8 @@ _MOST: Final = 200
 _UNFINISHED: Final = ("PENDING", "UNMATCHED", "FAILED", "EMPTY")
 # A browser that is led here makes a page of its own around the audio.
 _PLAYABLE: Final = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+log = structlog.get_logger(__name__)
 
 
 async def list_recordings(request: web.Request) -> web.Response:
@@ -85,7 +89,7 @@ async def get_audio(request: web.Request) -> web.StreamResponse:
         )
     if key is None or recording.size is None:
         raise _no_audio(recording)
-    etag = f'"{recording.sha256}"'
+    etag = f'"{recording.sha256 or recording.media_file_id}"'  # the old schema had no hashes
     name = "".join(c if c.isalnum() or c in "._-" else "_" for c in recording.name or "recording")
     disposition = "attachment" if asked.get("download") else "inline"
     headers = {
@@ -114,8 +118,12 @@ async def get_audio(request: web.Request) -> web.StreamResponse:
     if request.method == hdrs.METH_HEAD:
         return web.Response(status=200 if span is None else 206, headers=headers)
     chunks = state.objects.read(key, first, size)
-    begun = await in_thread(_next, chunks)
-    return web.Response(status=200 if span is None else 206, headers=headers, body=_stream(begun, chunks))
+    try:
+        begun = await in_thread(_next, chunks)
+    except NoObject as gone:
+        log.error("recording.object_gone", recording=str(recording.id), todo="see what empties the bucket")
+        raise Problem(404, "object_missing", "The recording is no longer in the object storage.") from gone
+    return web.Response(status=200 if span is None else 206, headers=headers, body=_stream(begun, chunks, size))
 
 
 async def get_peaks(request: web.Request) -> web.Response:
@@ -169,7 +177,7 @@ async def _hold(request: web.Request, *, held: bool) -> web.Response:
 
 
 async def _wanted(request: web.Request) -> tuple[UUID, Recording, str | None]:
-    """The account, its recording of the path's id, and the object's key. Raises Problem."""
+    """The account, its recording of the path's id, and the key of the object, if it may be heard. Raises Problem."""
     state = request.app[STATE]
     account_id, recording_id = await state.account_id(), _id(request)
     found = None if recording_id is None else await select_recording(state.pool, account_id, recording_id)
@@ -177,7 +185,8 @@ async def _wanted(request: web.Request) -> tuple[UUID, Recording, str | None]:
         raise Problem(
             404, "recording_not_found", "No recording has this id. GET /api/v1/calls/{id}/recordings lists a call's."
         )
-    return account_id, *found
+    recording, key = found
+    return account_id, recording, key if recording.erased_at is None else None
 
 
 def _id(request: web.Request) -> UUID | None:
@@ -223,12 +232,19 @@ def _next(chunks: Iterator[bytes]) -> bytes:
     return next(chunks, b"")
 
 
-async def _stream(begun: bytes, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _stream(begun: bytes, chunks: Iterator[bytes], size: int) -> AsyncIterator[bytes]:
+    """The body. Raises ConnectionError where it cannot be had whole: aiohttp hangs up, so that the client sees it."""
     try:
         chunk = begun
         while chunk:
+            size -= len(chunk)
             yield chunk
             chunk = await in_thread(_next, chunks)
+        if size > 0:
+            raise StoreFault(f"the object ended {size} bytes before its end", of_the_store=False)
+    except StoreFault as fault:
+        log.warning("http.broke_off", error=str(fault))
+        raise ConnectionResetError("the storage broke off") from fault
     finally:
         with suppress(ValueError):  # a thread is still reading: the client has gone, and it will find out
             chunks.close()  # type: ignore[attr-defined]

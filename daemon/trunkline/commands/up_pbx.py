@@ -61,6 +61,7 @@ class EmbeddedPbx:
             "systemname": asterisk.systemname,
             "region": "GB",
             "recordings": str(asterisk.recordings),
+            "voicemail": str(asterisk.mailboxes),
         }
 
     def _start(self) -> Asterisk:

@@ -83,6 +83,11 @@ class Asterisk:
         return self.home / "spool" / "monitor"
 
     @property
+    def mailboxes(self) -> Path:
+        """Where app_voicemail keeps messages."""
+        return self.home / "spool" / "voicemail"
+
+    @property
     def pid(self) -> int:
         """Asterisk's process id; stays through restart_now()."""
         return self._running().pid
@@ -176,7 +181,17 @@ class Asterisk:
             self._block.release()
 
     def _write_configuration(self) -> None:
-        for name in ("etc", "var/keys", "spool/monitor", "spool/tmp", "run", "log/cdr-custom", "log/cel-custom", "moh"):
+        for name in (
+            "etc",
+            "var/keys",
+            "spool/monitor",
+            "spool/tmp",
+            "spool/voicemail",
+            "run",
+            "log/cdr-custom",
+            "log/cel-custom",
+            "moh",
+        ):
             (self.home / name).mkdir(parents=True, exist_ok=True)
         run = self.home / "run"
         if len(str(run)) > _SOCKET_DIR_MAX:

@@ -27,7 +27,7 @@ class Keeping(NamedTuple):
 class RecordingService:
     """The recordings of one account.
 
-    spools: the directories of the PBXs that are followed now, by the PBX's name.
+    spools, mailboxes: the directories of the PBXs that are followed now, by the PBX's name.
     """
 
     def __init__(
@@ -36,17 +36,25 @@ class RecordingService:
         store: ObjectStore,
         account: str,
         spools: Callable[[], Mapping[str, RecordingSpool]],
+        mailboxes: Callable[[], Mapping[str, RecordingSpool]],
         keeping: Keeping,
     ) -> None:
         """Use `open`."""
         self._pool = pool
         self.store = store
         self.uploader = Uploader(
-            pool, store, lambda pbx: spools().get(pbx), prefix=keeping.prefix, keep=keeping.keep_local
+            pool,
+            store,
+            lambda pbx: spools().get(pbx),
+            prefix=keeping.prefix,
+            keep=keeping.keep_local,
+            mailboxes_of=lambda pbx: mailboxes().get(pbx),
         )
         self.runner = JobRunner(pool, self.uploader.take, at_once=keeping.at_once)
         self.maintenance = Maintenance(pool, account, keeping.retention_days, keeping.retention_days_by_queue)
-        self.sweeper = Sweeper(pool, account, spools, every_s=keeping.sweep_s, keep=keeping.keep_local)
+        self.sweeper = Sweeper(
+            pool, account, spools, every_s=keeping.sweep_s, keep=keeping.keep_local, mailboxes=mailboxes
+        )
 
     @classmethod
     async def open(
@@ -55,10 +63,11 @@ class RecordingService:
         store: ObjectStore,
         account: str,
         spools: Callable[[], Mapping[str, RecordingSpool]],
+        mailboxes: Callable[[], Mapping[str, RecordingSpool]],
         keeping: Keeping,
     ) -> "RecordingService":
         """Open without needing the database or the store."""
-        return cls(await open_pool(url, max_size=keeping.at_once + 4), store, account, spools, keeping)
+        return cls(await open_pool(url, max_size=keeping.at_once + 4), store, account, spools, mailboxes, keeping)
 
     async def run(self) -> None:
         """Never returns; whatever is away is waited for."""

@@ -12,6 +12,7 @@ import re
 import signal
 import stat
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -84,9 +85,14 @@ class RecordingSpool:
         return name
 
     def path_of(self, name: str) -> str:
-        """What the PBX calls the file of that name; what is no printable UTF-8 in it is shown escaped."""
+        """What the PBX calls the file of that name, cut to LONGEST_PATH; what is no printable UTF-8 is shown escaped."""
         text = os.fsencode(name).decode("utf-8", "backslashreplace")
-        return f"{self.seen_as}/{_CONTROL.sub(_escaped, text)}"
+        path = f"{self.seen_as}/{_CONTROL.sub(_escaped, text)}"
+        if len(path) <= LONGEST_PATH:
+            return path
+        return (
+            f"{path[: LONGEST_PATH - 17]}…{sha256(os.fsencode(name)).hexdigest()[:16]}"  # still too long to be followed
+        )
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading. Raises Refused, Missing, OSError."""
@@ -99,7 +105,7 @@ class RecordingSpool:
             os.close(parent)
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
-            raise Refused(f"{last} is no ordinary file")
+            raise Refused("it is no ordinary file")
         return os.fdopen(file, "rb", buffering=0)
 
     def remove(self, name: str, look: Look) -> bool:
@@ -124,6 +130,9 @@ class RecordingSpool:
             below = os.path.relpath(folder, self.root)
             prefix = "" if below == "." else f"{below}/"
             if prefix.count("/") >= DEEPEST:
+                for entry in folders:
+                    status = os.stat(entry, dir_fd=at, follow_symlinks=False)
+                    yield Found(prefix + entry, Look.at(status), f"more than {DEEPEST} folders deep: move it up")
                 folders.clear()
             for entry in files:
                 try:
@@ -193,10 +202,10 @@ def _said(error: OSError, part: str) -> Exception:
         case errno.ENOENT:
             return Missing(part)
         case errno.ELOOP:
-            return Refused(f"{part} is a symbolic link, not followed")
+            return Refused("the path holds a symbolic link, which is not followed")
         case errno.ENOTDIR:
-            return Refused(f"{part} is no directory, or a symbolic link, not followed")
+            return Refused("a folder in the path is none, or a symbolic link, which is not followed")
         case errno.ENXIO:
-            return Refused(f"{part} is no ordinary file")
+            return Refused("it is no ordinary file")
         case _:
             return error

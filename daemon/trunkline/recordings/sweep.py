@@ -6,7 +6,6 @@ whose job was lost gets a new one, a file that was stored and is still there too
 """
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +18,13 @@ import structlog
 from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.recordings.spool import Found, RecordingSpool
 from trunkline.recordings.threads import in_thread
+from trunkline.recordings.voicemail import messages
 from trunkline.store.faults import of_the_server, summary
 from trunkline.store.pool import Pool
 from trunkline.store.recordings import chunked
 from trunkline.store.sweeping import (
     insert_linked,
+    insert_messages,
     revive_missing,
     select_channels,
     select_integration,
@@ -55,10 +56,13 @@ class Sweeper:
         every_s: float = 60.0,
         grace_s: float = GRACE_S,
         keep: bool = False,
+        mailboxes: Callable[[], Mapping[str, RecordingSpool]] = dict,
     ) -> None:
+        """`spools` and `mailboxes`: where the PBXs of these names record, and where they keep voicemail."""
         self._pool = pool
         self._account = account
         self._spools = spools
+        self._mailboxes = mailboxes
         self._every_s = every_s
         self._grace_s = grace_s
         self._keep = keep  # stored files stay, so that they are there is nothing to act on
@@ -82,18 +86,27 @@ class Sweeper:
             await asyncio.sleep(self._every_s)
 
     async def sweep(self) -> None:
-        """Look once. Raises OSError where a spool cannot be listed, and as asyncpg does."""
+        """Look once. Raises as asyncpg does."""
         files, free = 0, []
         await self._enqueue(await select_lost_jobs(self._pool, self._account))
         for pbx, spool in self._spools().items():
-            free.append(await in_thread(spool.free_bytes))
             integration = await select_integration(self._pool, self._account, pbx)
+            try:
+                free.append(await in_thread(spool.free_bytes))
+                found = await in_thread(_listed, spool)
+            except OSError as error:
+                log.warning("recordings.sweep_failed", pbx=pbx, error=summary(error), todo="see pbx.recordings")
+                continue
             if integration is None:
                 continue  # nothing is known of this PBX yet: no call to link to
-            found = await in_thread(_listed, spool)
             files += len(found)
             for some in chunked(found, BATCH):
                 await self._settle(integration, spool, some)
+        for pbx, spool in self._mailboxes().items():
+            integration = await select_integration(self._pool, self._account, pbx)
+            if integration is not None:
+                for some in chunked(await in_thread(messages, spool), BATCH):
+                    await self._enqueue(await insert_messages(self._pool, integration, some))
         self.files = files
         self._watch_room(min(free, default=-1))
         waiting = await select_waiting(self._pool, self._account)
@@ -104,13 +117,13 @@ class Sweeper:
         """Hold some files against the rows."""
         paths = {spool.path_of(file.name): file for file in found}
         known = {row["path"]: row for row in await select_known(self._pool, integration["id"], list(paths))}
-        settled_before = time.time() - self._grace_s
+        now = time.time()
         again: list[UUID] = []
         strays: dict[str, Found] = {}
         for path, file in paths.items():
             row = known.get(path)
-            if row is None or row["state"] == "unmatched":
-                if file.fault or file.look.modified_ns / 1e9 < settled_before:
+            if row is None or (row["state"] == "unmatched" and row["erased_at"] is None):
+                if file.fault or abs(now - file.look.modified_ns / 1e9) > self._grace_s:  # clocks may be ahead
                     strays[path] = file
             elif self._is_owed(row):
                 again.append(row["id"])
@@ -134,7 +147,7 @@ class Sweeper:
         linked, unmatched = [], []
         for path, file in strays.items():
             channel = next((channels[one] for one in reversed(ids[path]) if one in channels), None)
-            at = datetime.fromtimestamp(file.look.modified_ns / 1e9, UTC)
+            at = datetime.fromtimestamp(min(file.look.modified_ns / 1e9, time.time()), UTC)
             if file.fault:
                 unmatched.append((path, file.fault))
             elif channel is None:
@@ -144,8 +157,8 @@ class Sweeper:
                 unmatched.append((path, "it was written before the call that its name says began"))
             elif channel["call_ended_at"] is not None:
                 linked.append((path, channel, at))
-        for path in await upsert_unmatched(self._pool, integration, unmatched):
-            log.warning("recording.unmatched", file=os.path.basename(path)[-60:], pbx=integration["external_id"])
+        for recording_id in await upsert_unmatched(self._pool, integration, unmatched):  # a name may hold numbers
+            log.warning("recording.unmatched", recording=str(recording_id), pbx=integration["external_id"])
         for recording_id in await insert_linked(self._pool, integration, linked):
             self.linked += 1
             log.info("recording.found", recording=str(recording_id))

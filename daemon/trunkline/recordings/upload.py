@@ -56,8 +56,9 @@ class _NotYet(Exception):
 class Uploader:
     """Takes recordings to the store.
 
-    spool_of: where the PBX of that name records, None where this daemon cannot see it. prefix: of every key. step: is
-    told each step's name before it is taken (for tests that kill). keep: leave the files in the spool.
+    spool_of, mailboxes_of: where the PBX of that name records and keeps voicemail; None where we cannot see it. prefix:
+    of every key. keep: leave the files in the spool (those of mailboxes always stay). step: is told each step's name
+    before it is taken (for tests that kill).
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class Uploader:
         *,
         prefix: str = "",
         keep: bool = False,
+        mailboxes_of: Callable[[str], RecordingSpool | None] = lambda pbx: None,
         step: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._pool = pool
         self._store = store
         self._spool_of = spool_of
+        self._mailboxes_of = mailboxes_of
         self._prefix = prefix
         self._keep = keep
         self._step = step
@@ -86,12 +89,13 @@ class Uploader:
         row = await select_job(self._pool, recording_id)
         if row is None or not row["path"]:
             return
-        spool = self._spool_of(row["pbx"] or "")
+        spool = self._where(row["kind"])(row["pbx"] or "")
         if row["erased_at"] is not None:
             await self._erase(row, spool)
             return
         if spool is None:
-            reason = f"the recordings of PBX {row['pbx']} cannot be reached from here: set pbx.recordings"
+            key = "voicemail" if row["kind"] == "voicemail" else "recordings"
+            reason = f"the {key} of PBX {row['pbx']} cannot be reached from here: set pbx.{key}"
             await self._say(row, "pending", reason)
             raise Later(reason, _ELSEWHERE_S)
         try:
@@ -111,6 +115,12 @@ class Uploader:
             reason = f"the file cannot be read: {error.strerror or error}"
             await self._say(row, "pending", reason)
             raise Later(reason) from error
+        row = await select_job(self._pool, recording_id)
+        if row is not None and row["erased_at"] is not None and row["path"]:  # ordered while we were at it: no job made
+            raise Later("its erasure was ordered meanwhile", 0.0)
+
+    def _where(self, kind: str) -> Callable[[str], RecordingSpool | None]:
+        return self._mailboxes_of if kind == "voicemail" else self._spool_of
 
     async def _store_one(self, row: Any, spool: RecordingSpool, name: str) -> None:
         if row["ended_at"] is None and row["call_id"] is not None and row["call_ended_at"] is None:
@@ -123,7 +133,7 @@ class Uploader:
                 return
             if taken.audio.empty:
                 await self._say(row, "empty", taken.audio.header_fault or "there is no audio in it")
-                await self._remove(spool, name, taken.look)
+                await self._remove(row, spool, name, taken.look)
                 return
             async with self.breaker:
                 try:
@@ -140,7 +150,7 @@ class Uploader:
                 self.stored_bytes += stored.size
                 log.info("recording.stored", recording=str(row["id"]), bytes=stored.size, seconds=stored.seconds)
                 self._step("remove")
-                await self._remove(spool, name, taken.look)
+                await self._remove(row, spool, name, taken.look)
             else:  # erased meanwhile, or its row went with a folded call whose other recording is the same file
                 await in_thread(self._store.remove, stored.key)
 
@@ -203,7 +213,7 @@ class Uploader:
                     return
             elif not taken.audio.empty:
                 return
-            await self._remove(spool, name, taken.look)
+            await self._remove(row, spool, name, taken.look)
 
     async def _erase(self, row: Any, spool: RecordingSpool | None) -> None:
         """Make a recording gone: the object, the file, what the rows say of them; and write down how that was seen."""
@@ -219,7 +229,7 @@ class Uploader:
             if not gone:
                 raise Later("the object is still there after its removal")
             proof = f"the object with sha256 {row['sha256']} is gone"
-        if spool is not None:
+        if spool is not None and row["kind"] != "voicemail":
             with suppress(Refused, Missing):
                 name = spool.name_of(row["path"])
                 with closing(await in_thread(spool.open, name)) as file:
@@ -228,8 +238,8 @@ class Uploader:
         await set_erased(self._pool, row, proof)
         log.info("recording.erased", recording=str(row["id"]), proof=proof)
 
-    async def _remove(self, spool: RecordingSpool, name: str, look: Look) -> None:
-        if self._keep:
+    async def _remove(self, row: Any, spool: RecordingSpool, name: str, look: Look) -> None:
+        if self._keep or row["kind"] == "voicemail":
             return
         try:
             if not await in_thread(spool.remove, name, look):
@@ -284,7 +294,7 @@ class _Source:
 
 def key_of(row: Any, name: str, prefix: str = "") -> str:
     """The key of a recording's object: ACCOUNT/YYYY/MM/DD/CALL/RECORDING.ending, the day that of its beginning."""
-    day = (row["started_at"] or row["ended_at"] or datetime.now(UTC)).astimezone(UTC)
+    day = (row["started_at"] or row["created_at"]).astimezone(UTC)
     call = row["call_id"] or "unmatched"
     ending = "".join(c for c in PurePosixPath(name).suffix.lower() if c.isascii() and (c.isalnum() or c in ".-"))
     return f"{prefix}{row['account_id']}/{day:%Y/%m/%d}/{call}/{row['id']}{ending[:16]}"

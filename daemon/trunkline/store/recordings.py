@@ -87,6 +87,7 @@ LIMIT $3
 _SELECT_JOB: Final = """
 SELECT recording.id, recording.account_id, recording.call_id, recording.channel_id, recording.path, recording.kind,
     recording.state, recording.reason, recording.started_at, recording.ended_at, recording.erased_at,
+    recording.created_at,
     coalesce(pbx.external_id, call.pbx) AS pbx, call.ended_at AS call_ended_at,
     file.bucket, file.key, file.size, file.metadata ->> 'sha256' AS sha256
 FROM call_recording AS recording
@@ -120,7 +121,10 @@ UPDATE call_recording SET state = 'stored', reason = NULL, media_file_id = $2, d
 # The call's own list follows where its tracker knew nothing of the file; it is done with the call.
 _SHOW_IN_CALL: Final = """
 UPDATE call SET
-    recordings = call.recordings || jsonb_build_array(jsonb_build_object(
+    recordings = coalesce((  -- without what stood for it while its name was not known
+        SELECT jsonb_agg(ref) FROM jsonb_array_elements(call.recordings) AS ref
+        WHERE NOT ref @> jsonb_build_object('path', '', 'channelId', held.channel_id)
+    ), '[]') || jsonb_build_array(jsonb_build_object(
         'path', held.path, 'channelId', held.channel_id, 'kind', upper(held.kind), 'pausedSpans', held.paused_spans,
         'startedAt', to_char(held.started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
         'endedAt', to_char(held.ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))),

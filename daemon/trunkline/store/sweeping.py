@@ -41,11 +41,18 @@ SELECT $1, $2, file.path, 'unmatched', file.reason
 FROM unnest($3::text[], $4::text[]) AS file (path, reason)
 ON CONFLICT (integration_id, path) WHERE call_id IS NULL DO UPDATE SET reason = excluded.reason
 WHERE held.state = 'unmatched' AND held.reason IS DISTINCT FROM excluded.reason
-RETURNING path, xmax = 0 AS is_new
+RETURNING id, xmax = 0 AS is_new
 """
 
-_DELETE_UNMATCHED: Final = """
-DELETE FROM call_recording WHERE integration_id = $1 AND path = ANY ($2::text[]) AND state = 'unmatched'
+# What was unmatched is the same recording still, with its id and its legal hold.
+_LINK_UNMATCHED: Final = """
+UPDATE call_recording AS held SET call_id = file.call_id, channel_id = file.channel_id, state = 'pending',
+    reason = NULL, started_at = file.started_at, ended_at = file.ended_at
+FROM unnest($2::text[], $3::uuid[], $4::text[], $5::timestamptz[], $6::timestamptz[])
+    AS file (path, call_id, channel_id, started_at, ended_at)
+WHERE held.integration_id = $1 AND held.path = file.path AND held.call_id IS NULL AND held.state = 'unmatched'
+    AND held.erased_at IS NULL
+RETURNING held.id, held.path
 """
 
 # A recording that the stream told of without its name, on the same channel, is this one.
@@ -66,6 +73,28 @@ ON CONFLICT (call_id, path) DO NOTHING
 RETURNING id
 """
 
+# A message's call is the one that went to voicemail, from that number, while it was spoken. Two such calls: neither.
+_INSERT_MESSAGES: Final = """
+INSERT INTO call_recording (account_id, integration_id, call_id, channel_id, path, kind, state, started_at, ended_at)
+SELECT $1, $2, spoken.id, spoken.channel_id, message.path, 'voicemail', 'pending', message.began_at, message.ended_at
+FROM unnest($3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
+    AS message (path, caller, began_at, ended_at)
+CROSS JOIN LATERAL (
+    SELECT (array_agg(call.id))[1] AS id, (array_agg(call.channel_id))[1] AS channel_id
+    FROM call
+    WHERE call.account_id = $1 AND call.from_number = message.caller AND call.integration_id = $2
+        AND call.started_at <= message.began_at + interval '2 seconds'
+        AND call.ended_at >= message.began_at - interval '2 seconds'
+    HAVING count(*) = 1
+) AS spoken
+WHERE NOT EXISTS (
+    SELECT FROM call_recording AS held
+    WHERE held.call_id = spoken.id AND held.kind = 'voicemail' AND held.started_at = message.began_at
+)
+ON CONFLICT (call_id, path) DO NOTHING
+RETURNING id
+"""
+
 _SELECT_LOST_JOBS: Final = """
 SELECT recording.id
 FROM call_recording AS recording
@@ -73,7 +102,8 @@ JOIN account ON account.id = recording.account_id
 JOIN call ON call.id = recording.call_id
 WHERE account.name = $1 AND recording.state = 'pending' AND recording.path <> '' AND recording.erased_at IS NULL
     AND (recording.ended_at IS NOT NULL OR call.ended_at IS NOT NULL)
-    AND NOT EXISTS (SELECT FROM jobs.pgqueuer AS job WHERE job.dedupe_key = 'recordings:' || recording.id::text)
+    AND NOT EXISTS (SELECT FROM jobs.pgqueuer AS job WHERE job.dedupe_key = 'recordings:' || recording.id::text
+        AND job.status IN ('queued', 'picked'))  -- as the index has it: without, each row would read all jobs
 """
 
 _SELECT_WAITING: Final = """
@@ -113,6 +143,17 @@ async def select_lost_jobs(pool: Pool, account: str) -> list[UUID]:
     return [row["id"] for row in await pool.fetch(_SELECT_LOST_JOBS, account)]
 
 
+async def insert_messages(
+    pool: Pool, integration: Any, messages: Sequence[tuple[str, str, datetime, datetime]]
+) -> list[UUID]:
+    """Make recordings of a PBX's voicemail: (path, caller, began at, ended at); the ids of those that are new."""
+    if not messages:
+        return []
+    columns = [list(column) for column in zip(*messages, strict=True)]
+    rows = await pool.fetch(_INSERT_MESSAGES, integration["account_id"], integration["id"], *columns)
+    return [row["id"] for row in rows]
+
+
 async def select_waiting(pool: Pool, account: str) -> dict[str, tuple[int, float]]:
     """How many recordings are pending, unmatched and failed, and how many s ago the oldest of each ended."""
     rows = await pool.fetch(_SELECT_WAITING, account)
@@ -124,34 +165,34 @@ async def revive_missing(pool: Pool, recording_ids: Sequence[UUID]) -> None:
     await pool.execute(_REVIVE, list(recording_ids))
 
 
-async def upsert_unmatched(pool: Pool, integration: Any, files: Sequence[tuple[str, str]]) -> list[str]:
-    """Write down files, by path, that no call is known for, and why; the paths of those that are new."""
+async def upsert_unmatched(pool: Pool, integration: Any, files: Sequence[tuple[str, str]]) -> list[UUID]:
+    """Write down files, by path, that no call is known for, and why; the ids of those that are new."""
     if not files:
         return []
     paths, reasons = zip(*files, strict=True)
     rows = await pool.fetch(_UPSERT_UNMATCHED, integration["account_id"], integration["id"], list(paths), list(reasons))
-    return [row["path"] for row in rows if row["is_new"]]
+    return [row["id"] for row in rows if row["is_new"]]
 
 
 async def insert_linked(pool: Pool, integration: Any, files: Sequence[tuple[str, Any, datetime]]) -> list[UUID]:
     """Make recordings of files: (path, the leg's row, when it was last written); the ids of those that are new."""
     if not files:
         return []
-    paths = [path for path, _, _ in files]
-    calls = [leg["call_id"] for _, leg, _ in files]
-    channels = [leg["channel_id"] for _, leg, _ in files]
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(_DELETE_UNMATCHED, integration["id"], paths)
-        named = await connection.fetch(_NAME_UNNAMED, integration["id"], paths, calls, channels)
-        left = [file for file in files if file[0] not in {row["path"] for row in named}]
-        rows = await connection.fetch(
-            _INSERT_LINKED,
-            integration["account_id"],
-            integration["id"],
-            [path for path, _, _ in left],
-            [leg["call_id"] for _, leg, _ in left],
-            [leg["channel_id"] for _, leg, _ in left],
-            [min(leg["started_at"], at) for _, leg, at in left],
-            [at for _, _, at in left],
-        )
-    return [row["id"] for row in (*named, *rows)]
+        matched = await connection.fetch(_LINK_UNMATCHED, integration["id"], *_columns(files))
+        left = [file for file in files if file[0] not in {row["path"] for row in matched}]
+        named = await connection.fetch(_NAME_UNNAMED, integration["id"], *_columns(left)[:3])
+        left = [file for file in left if file[0] not in {row["path"] for row in named}]
+        rows = await connection.fetch(_INSERT_LINKED, integration["account_id"], integration["id"], *_columns(left))
+    return [row["id"] for row in (*matched, *named, *rows)]
+
+
+def _columns(files: Sequence[tuple[str, Any, datetime]]) -> tuple[list[Any], ...]:
+    """Paths, calls, channels, beginnings and ends."""
+    return (
+        [path for path, _, _ in files],
+        [leg["call_id"] for _, leg, _ in files],
+        [leg["channel_id"] for _, leg, _ in files],
+        [min(leg["started_at"], at) for _, leg, at in files],
+        [at for _, _, at in files],
+    )
