@@ -9,7 +9,7 @@ Stopping cancels all of it; then what is known is written, or spooled, within ST
 import math
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,9 @@ WRITE_EVERY_S = 0.02  # what changes within it is one batch
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
 REACH_S = 3.0  # how long the start waits for the database
 STOP_S = 5.0
+
+ByPbx = Callable[[], Mapping[str, RecordingSpool]]
+"""Directories by the name of the PBX, as far as it is known now."""
 
 OnUpdates = Callable[[Sequence[CallUpdate]], object]
 
@@ -115,7 +118,8 @@ class _Daemon:
             nursery.start_soon(self._write_on, on_update)
             nursery.start_soon(self._cut_when_stopping)
             if self._pools.recordings is not None:
-                nursery.start_soon(self._aio.call, self._pools.recordings.run)
+                here = bool(self._spools.recordings or self._spools.voicemail)  # else `trunkline spool` does it
+                nursery.start_soon(self._aio.call, self._pools.recordings.run, here)
             for following, link in self._follow:
                 nursery.start_soon(self._adopt, following, link)
                 nursery.start_soon(link.run)
@@ -298,7 +302,9 @@ class _Pools:
             from trunkline.recordings.jobs import enqueue_recordings  # here: 20 MB, for who uses it
 
             enqueue = enqueue_recordings
-            service = await _open_recordings(settings, spools)
+            service = await open_recordings(
+                settings, lambda: spools.named(spools.recordings), lambda: spools.named(spools.voicemail)
+            )
         writer = CallWriter(
             writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
         )
@@ -331,7 +337,8 @@ class _Pools:
             self.recordings.cut()
 
 
-async def _open_recordings(settings: Settings, spools: _Spools) -> "RecordingService":
+async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -> "RecordingService":
+    """What stores the recordings of the PBXs in these directories; opened without needing database or storage."""
     from trunkline.recordings.objects import ObjectStore
     from trunkline.recordings.service import Keeping, RecordingService
 
@@ -358,8 +365,8 @@ async def _open_recordings(settings: Settings, spools: _Spools) -> "RecordingSer
         settings.database.url.reveal(),
         store,
         settings.account.name,
-        lambda: spools.named(spools.recordings),
-        lambda: spools.named(spools.voicemail),
+        spools,
+        mailboxes,
         keeping,
     )
 

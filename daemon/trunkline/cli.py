@@ -25,6 +25,16 @@ COMMANDS = {
         "  TRUNKLINE_DATABASE_URL=postgresql://... trunkline run --migrate\n\n"
         "stops on SIGTERM or Ctrl-C, after writing what it knows; SIGKILL is safe too.",
     ),
+    "spool": Command(
+        "trunkline.commands.spool",
+        "store the recordings of a PBX from its own machine, where `run` is on another one",
+        "It reads the same trunkline.toml as `run`: [database], [recordings], and of each [[pbx]] with `recordings`\n"
+        "or `voicemail` its systemname and those directories. It needs PostgreSQL and the object storage, no AMI.\n\n"
+        "examples:\n"
+        "  trunkline spool --config /etc/trunkline/trunkline.toml\n"
+        "  trunkline spool --once            look once, store what is there, and stop\n\n"
+        "stops on SIGTERM or Ctrl-C; SIGKILL is safe too.",
+    ),
     "up": Command(
         "trunkline.commands.up",
         "try it: PostgreSQL, Asterisk, the daemon and two phones, all on this machine",

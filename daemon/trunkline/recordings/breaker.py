@@ -25,7 +25,7 @@ class Breaker:
 
     def __init__(self, store: ObjectStore, *, first_wait_s: float = FIRST_WAIT_S) -> None:
         self._store = store
-        self._first_wait_s = first_wait_s
+        self._first_wait_s = self._wait_s = first_wait_s
         self._closed = asyncio.Event()
         self._closed.set()
         self._probe: asyncio.Task[None] | None = None
@@ -48,10 +48,9 @@ class Breaker:
             self._probe = None
 
     async def _probe_on(self) -> None:
-        wait_s = self._first_wait_s
         while True:
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            await asyncio.sleep(self._wait_s)
+            self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
             self.probes += 1
             try:
                 await in_thread(self._store.check)
@@ -60,10 +59,8 @@ class Breaker:
                     log.error("recordings.store_away", reason=fault.reason, todo=fault.todo or "nothing")
                 self.fault = fault
                 continue
-            log.info("recordings.store_back")
-            self.fault = None
             self._probe = None
-            self._closed.set()
+            self._closed.set()  # whether it does what it is asked, not only answers, the next jobs will see
             return
 
     async def __aenter__(self) -> None:
@@ -73,4 +70,8 @@ class Breaker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to do."""
+        """A job that was done without a fault says that the storage works."""
+        if kind is None and self._probe is None and self.fault is not None:
+            log.info("recordings.store_back")
+            self.fault = None
+            self._wait_s = self._first_wait_s

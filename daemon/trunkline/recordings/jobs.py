@@ -8,7 +8,6 @@ once its heartbeat is HEARTBEAT_S old.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, cast
 from uuid import UUID
@@ -31,7 +30,13 @@ HEARTBEAT_S: Final = 20.0
 LONGEST_DELAY_S: Final = 300.0
 _POLL_S: Final = 5.0  # how late a job may be noticed whose NOTIFY was lost
 _AGAIN_S: Final = 3.0  # after the database was away
+_STOP_S: Final = 2.0  # for the jobs at hand to be put back
 _SETTINGS: Final = DBSettings(db_schema=SCHEMA)
+
+_COUNT_DUE: Final = f"""
+SELECT count(*) FROM {_SETTINGS.qualified.queue_table}
+WHERE entrypoint = '{QUEUE}' AND execute_after < now() + interval '1 minute'
+"""
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +79,7 @@ class JobRunner:
         self._pool = pool
         self._work = work
         self._batch = max(1, at_once // 2)
+        self._working: set[asyncio.Task[None]] = set()
         self.done: dict[str, int] = {"done": 0, "retried": 0, "failed": 0}
 
     async def run(self) -> None:
@@ -82,16 +88,24 @@ class JobRunner:
         while True:
             manager = QueueManager(queries(AsyncpgPoolDriver(self._pool)))
             manager.entrypoint(QUEUE)(self._run)
-            try:
-                await manager.run(
+            running = asyncio.create_task(
+                manager.run(
                     dequeue_timeout=timedelta(seconds=_POLL_S),
                     batch_size=self._batch,
                     max_concurrent_tasks=2 * self._batch,
                     shutdown_on_listener_failure=True,
                     heartbeat_timeout=timedelta(seconds=HEARTBEAT_S),
                 )
+            )
+            try:
+                await asyncio.wait({running})  # a cancellation leaves it alone: it would wait for its jobs, for ever
+                running.result()
             except asyncio.CancelledError:
                 manager.shutdown.set()
+                for work in self._working:
+                    work.cancel()
+                await asyncio.wait({running}, timeout=_STOP_S)
+                running.cancel()
                 raise
             except Exception as error:
                 level = log.warning if of_the_server(error) else log.error
@@ -100,8 +114,13 @@ class JobRunner:
 
     async def _run(self, job: Job) -> None:
         recording_id = UUID((job.payload or b"").decode())
+        work = asyncio.ensure_future(self._work(recording_id))
+        self._working.add(work)
+        work.add_done_callback(self._working.discard)
         try:
-            await self._work(recording_id)
+            await work
+        except asyncio.CancelledError:  # we stop: the next start goes on with it
+            raise _again(job, Later("the daemon stopped", 0.0)) from None
         except Later as later:
             self.done["retried"] += 1
             raise _again(job, later) from later
@@ -112,11 +131,9 @@ class JobRunner:
             raise _again(job, Later(summary(error))) from error
         self.done["done"] += 1
 
-    async def depth(self) -> int:
-        """Jobs that wait or run."""
-        with suppress(Exception):
-            return int(await self._pool.fetchval(f"SELECT count(*) FROM {_SETTINGS.qualified.queue_table}") or 0)
-        return 0
+    async def due(self) -> int:
+        """Jobs that run, or are to be run within the next minute. Raises as asyncpg does."""
+        return int(await self._pool.fetchval(_COUNT_DUE))
 
 
 def _again(job: Job, later: Later) -> RetryRequested:

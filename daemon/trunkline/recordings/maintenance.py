@@ -33,9 +33,10 @@ class Maintenance:
             try:
                 await self.retire()
             except Exception as error:
-                if not of_the_server(error):
-                    raise
-                log.warning("recordings.maintenance_failed", error=summary(error))
+                if of_the_server(error):
+                    log.warning("recordings.maintenance_failed", error=summary(error))
+                else:
+                    log.exception("recordings.maintenance_failed")
             await asyncio.sleep(EVERY_S)
 
     async def retire(self) -> int:

@@ -46,6 +46,7 @@ class RecordingService:
             pool,
             store,
             lambda pbx: spools().get(pbx),
+            account=account,
             prefix=keeping.prefix,
             keep=keeping.keep_local,
             mailboxes_of=lambda pbx: mailboxes().get(pbx),
@@ -69,12 +70,13 @@ class RecordingService:
         """Open without needing the database or the store."""
         return cls(await open_pool(url, max_size=keeping.at_once + 4), store, account, spools, mailboxes, keeping)
 
-    async def run(self) -> None:
-        """Never returns; whatever is away is waited for."""
+    async def run(self, spools_here: bool = True) -> None:
+        """Never returns; whatever is away is waited for. Without spools here only what is overdue is looked for."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.runner.run(), name="recordings.jobs")
-            tasks.create_task(self.sweeper.run(), name="recordings.sweep")
             tasks.create_task(self.maintenance.run(), name="recordings.maintenance")
+            if spools_here:
+                tasks.create_task(self.runner.run(), name="recordings.jobs")
+                tasks.create_task(self.sweeper.run(), name="recordings.sweep")
 
     async def close(self) -> None:
         """Stop what waits; what is in a thread is left behind."""

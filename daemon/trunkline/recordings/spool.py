@@ -85,7 +85,7 @@ class RecordingSpool:
         return name
 
     def path_of(self, name: str) -> str:
-        """What the PBX calls the file of that name, cut to LONGEST_PATH; what is no printable UTF-8 is shown escaped."""
+        """What the PBX calls the file of that name, cut to LONGEST_PATH; what is not printable is escaped."""
         text = os.fsencode(name).decode("utf-8", "backslashreplace")
         path = f"{self.seen_as}/{_CONTROL.sub(_escaped, text)}"
         if len(path) <= LONGEST_PATH:

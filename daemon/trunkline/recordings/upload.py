@@ -9,7 +9,7 @@ row says `stored` only after the object was read back; and the file goes last, i
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import PurePosixPath
@@ -36,7 +36,7 @@ SETTLED_S: Final = 2.0
 SETTLED_ODD_S: Final = 30.0
 LOOK_AGAIN_S: Final = 0.25
 MISSING_FOR_S: Final = 600.0  # after which a file that is not there is given up
-_ELSEWHERE_S: Final = 60.0
+_OTHERS_S: Final = 5.0  # until a job is looked at again that somebody else is to do
 
 log = structlog.get_logger(__name__)
 
@@ -56,8 +56,8 @@ class _NotYet(Exception):
 class Uploader:
     """Takes recordings to the store.
 
-    spool_of, mailboxes_of: where the PBX of that name records and keeps voicemail; None where we cannot see it. prefix:
-    of every key. keep: leave the files in the spool (those of mailboxes always stay). step: is told each step's name
+    spool_of, mailboxes_of: where the PBX of that name records and keeps voicemail; None where we cannot see it. account:
+    whose, None for anybody's. prefix: of every key. keep: leave the files in the spool (those of mailboxes always stay). step: is told each step's name
     before it is taken (for tests that kill).
     """
 
@@ -67,6 +67,7 @@ class Uploader:
         store: ObjectStore,
         spool_of: Callable[[str], RecordingSpool | None],
         *,
+        account: str | None = None,
         prefix: str = "",
         keep: bool = False,
         mailboxes_of: Callable[[str], RecordingSpool | None] = lambda pbx: None,
@@ -76,6 +77,7 @@ class Uploader:
         self._store = store
         self._spool_of = spool_of
         self._mailboxes_of = mailboxes_of
+        self._account = account
         self._prefix = prefix
         self._keep = keep
         self._step = step
@@ -89,6 +91,8 @@ class Uploader:
         row = await select_job(self._pool, recording_id)
         if row is None or not row["path"]:
             return
+        if self._account is not None and row["account"] != self._account:
+            raise Later("another account's, for its own daemon", _OTHERS_S)
         spool = self._where(row["kind"])(row["pbx"] or "")
         if row["erased_at"] is not None:
             await self._erase(row, spool)
@@ -97,7 +101,7 @@ class Uploader:
             key = "voicemail" if row["kind"] == "voicemail" else "recordings"
             reason = f"the {key} of PBX {row['pbx']} cannot be reached from here: set pbx.{key}"
             await self._say(row, "pending", reason)
-            raise Later(reason, _ELSEWHERE_S)
+            raise Later(reason, _OTHERS_S)
         try:
             name = spool.name_of(row["path"])
             if row["state"] in ("stored", "empty"):
@@ -124,7 +128,7 @@ class Uploader:
 
     async def _store_one(self, row: Any, spool: RecordingSpool, name: str) -> None:
         if row["ended_at"] is None and row["call_id"] is not None and row["call_ended_at"] is None:
-            raise Later("the call goes on", _ELSEWHERE_S)  # its end makes a job anew
+            raise Later("the call goes on", _OTHERS_S)  # its end makes a job anew
         with closing(await in_thread(spool.open, name)) as file:
             try:
                 taken = await in_thread(_complete, file, name)
@@ -190,14 +194,15 @@ class Uploader:
     async def _clean(self, row: Any, spool: RecordingSpool, name: str) -> None:
         """Remove a file whose recording is stored: its daemon was killed between the commit and the removal."""
         with closing(await in_thread(spool.open, name)) as file:
-            taken = await in_thread(_complete, file, name)
+            try:
+                taken = await in_thread(_complete, file, name)
+            except NotAudio:
+                taken = None
+            if taken is None or not await self._is_same(row, file, taken):
+                reason = "another file of the same name is in the spool; what is stored stays: rename the new one"
+                log.warning("recording.name_reused", recording=str(row["id"]), todo=reason)
+                return
             if row["state"] == "stored":
-                source = _Source(file, taken)
-                await in_thread(_read_all, source)
-                if source.digest.hexdigest() != row["sha256"]:
-                    reason = "another file of the same name is in the spool; what is stored stays: rename the new one"
-                    log.warning("recording.name_reused", recording=str(row["id"]), todo=reason)
-                    return
                 async with self.breaker:
                     try:
                         found = await in_thread(self._store.read_back, row["key"])
@@ -211,32 +216,42 @@ class Uploader:
                 if found.sha256 != row["sha256"]:
                     log.error("recording.object_differs", recording=str(row["id"]), todo="the file stays in the spool")
                     return
-            elif not taken.audio.empty:
-                return
             await self._remove(row, spool, name, taken.look)
+
+    async def _is_same(self, row: Any, file: BinaryIO, taken: _Taken) -> bool:
+        if row["state"] == "empty":
+            return taken.audio.empty
+        source = _Source(file, taken)
+        await in_thread(_read_all, source)
+        return bool(source.digest.hexdigest() == row["sha256"])
 
     async def _erase(self, row: Any, spool: RecordingSpool | None) -> None:
         """Make a recording gone: the object, the file, what the rows say of them; and write down how that was seen."""
-        proof = "it had no object"
-        if row["key"] is not None:
-            async with self.breaker:
-                try:
-                    gone = await in_thread(_gone, self._store, row["key"])
-                except StoreFault as fault:
-                    if fault.of_the_store:
-                        self.breaker.trip(fault)
-                    raise Later(fault.reason) from fault
-            if not gone:
-                raise Later("the object is still there after its removal")
-            proof = f"the object with sha256 {row['sha256']} is gone"
-        if spool is not None and row["kind"] != "voicemail":
-            with suppress(Refused, Missing):
-                name = spool.name_of(row["path"])
-                with closing(await in_thread(spool.open, name)) as file:
-                    await in_thread(spool.remove, name, _look(file))
-                proof += ", the file too"
+        if row["bucket"] not in (None, self._store.bucket):
+            raise self._not_erased(row, f"its object is in the bucket {row['bucket']}", "set recordings.bucket to it")
+        async with self.breaker:
+            try:  # also where no row has it: a put that was killed before its commit
+                gone = await in_thread(_gone, self._store, row["key"] or key_of(row, row["path"], self._prefix))
+            except StoreFault as fault:
+                if fault.of_the_store:
+                    self.breaker.trip(fault)
+                raise Later(fault.reason) from fault
+        if not gone:
+            raise self._not_erased(row, "the object is still there after its removal", "the key's rights")
+        proof = f"the object with sha256 {row['sha256']} is gone" if row["key"] else "there is no object"
+        if row["kind"] != "voicemail":
+            if spool is None:
+                raise self._not_erased(row, f"the files of PBX {row['pbx']} cannot be reached", "set pbx.recordings")
+            try:
+                proof += f", {await in_thread(_remove_file, spool, row['path'])}"
+            except (OSError, _NotYet) as error:
+                raise self._not_erased(row, f"its file stays: {error}", "let the daemon write to the spool") from error
         await set_erased(self._pool, row, proof)
         log.info("recording.erased", recording=str(row["id"]), proof=proof)
+
+    def _not_erased(self, row: Any, reason: str, todo: str) -> Later:
+        log.error("recording.not_erased", recording=str(row["id"]), reason=reason, todo=todo)
+        return Later(reason)
 
     async def _remove(self, row: Any, spool: RecordingSpool, name: str, look: Look) -> None:
         if self._keep or row["kind"] == "voicemail":
@@ -320,6 +335,20 @@ def _complete(file: BinaryIO, name: str) -> _Taken:
 def _gone(store: ObjectStore, key: str) -> bool:
     store.remove(key)
     return not store.exists(key)
+
+
+def _remove_file(spool: RecordingSpool, path: str) -> str:
+    """Remove a file whatever it holds, and say that. Raises _NotYet, OSError."""
+    try:
+        name = spool.name_of(path)
+        with closing(spool.open(name)) as file:
+            if not spool.remove(name, _look(file)):
+                raise _NotYet("it is being written")
+    except Missing:
+        return "nor a file"
+    except Refused as refused:
+        return f"its file is not followed: {refused}"
+    return "the file too"
 
 
 def _look(file: BinaryIO) -> Look:

@@ -88,9 +88,10 @@ _SELECT_JOB: Final = """
 SELECT recording.id, recording.account_id, recording.call_id, recording.channel_id, recording.path, recording.kind,
     recording.state, recording.reason, recording.started_at, recording.ended_at, recording.erased_at,
     recording.created_at,
-    coalesce(pbx.external_id, call.pbx) AS pbx, call.ended_at AS call_ended_at,
+    account.name AS account, coalesce(pbx.external_id, call.pbx) AS pbx, call.ended_at AS call_ended_at,
     file.bucket, file.key, file.size, file.metadata ->> 'sha256' AS sha256
 FROM call_recording AS recording
+JOIN account ON account.id = recording.account_id
 LEFT JOIN call ON call.id = recording.call_id
 LEFT JOIN integration AS pbx ON pbx.id = recording.integration_id
 LEFT JOIN media_file AS file ON file.id = recording.media_file_id
