@@ -30,13 +30,12 @@ class Breaker:
         self._closed.set()
         self._probe: asyncio.Task[None] | None = None
         self.fault: StoreFault | None = None  # why it is open
+        self._said = ""  # of what is wrong, until a job was done without a fault
         self.probes = 0
 
     def trip(self, fault: StoreFault) -> None:
         """The storage does not work for anyone: let all wait until it does."""
-        if self.fault is None or self.fault.reason != fault.reason:
-            log.error("recordings.store_away", reason=fault.reason, todo=fault.todo or "nothing, it is tried again")
-        self.fault = fault
+        self._say(fault)
         if self._probe is None:
             self._closed.clear()
             self._probe = asyncio.create_task(self._probe_on(), name="recordings.probe")
@@ -55,12 +54,10 @@ class Breaker:
             try:
                 await in_thread(self._store.check)
             except StoreFault as fault:
-                if self.fault is None or fault.reason != self.fault.reason:
-                    log.error("recordings.store_away", reason=fault.reason, todo=fault.todo or "nothing")
-                self.fault = fault
+                self._say(fault)
                 continue
-            self._probe = None
-            self._closed.set()  # whether it does what it is asked, not only answers, the next jobs will see
+            self.fault = self._probe = None
+            self._closed.set()  # whether it does what it is asked, and does not only answer, the next jobs will see
             return
 
     async def __aenter__(self) -> None:
@@ -71,7 +68,14 @@ class Breaker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """A job that was done without a fault says that the storage works."""
-        if kind is None and self._probe is None and self.fault is not None:
+        if kind is None and self._said and self._probe is None:
             log.info("recordings.store_back")
-            self.fault = None
+            self._said = ""
             self._wait_s = self._first_wait_s
+
+    def _say(self, fault: StoreFault) -> None:
+        self.fault = fault
+        kind = fault.reason.partition(" (")[0]  # a bucket and an object are refused with different codes
+        if kind != self._said:
+            self._said = kind
+            log.error("recordings.store_away", reason=fault.reason, todo=fault.todo or "nothing, it is tried again")

@@ -56,9 +56,9 @@ class _NotYet(Exception):
 class Uploader:
     """Takes recordings to the store.
 
-    spool_of, mailboxes_of: where the PBX of that name records and keeps voicemail; None where we cannot see it. account:
-    whose, None for anybody's. prefix: of every key. keep: leave the files in the spool (those of mailboxes always stay). step: is told each step's name
-    before it is taken (for tests that kill).
+    spool_of, mailboxes_of: where the PBX of that name records and keeps voicemail; None where we cannot see it.
+    account: whose, None for anybody's. prefix: of every key. keep: leave the files in the spool (those of mailboxes
+    always stay). step: is told each step's name before it is taken (for tests that kill).
     """
 
     def __init__(
