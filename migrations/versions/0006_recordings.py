@@ -57,6 +57,48 @@ TABLE_INDEXES = {
     "ix_recording_access_account_id_created_at": "recording_access (account_id, created_at)",
 }
 
+# Line for line the library's, which compares them.
+CHANGED = """CREATE FUNCTION jobs.fn_pgqueuer_changed() RETURNS TRIGGER AS $$
+DECLARE
+    to_emit BOOLEAN := false;  -- Flag to decide whether to emit a notification
+BEGIN
+    -- Check operation type and set the emit flag accordingly
+    IF TG_OP = 'UPDATE' AND OLD IS DISTINCT FROM NEW THEN
+        to_emit := true;
+    ELSIF TG_OP = 'DELETE' THEN
+        to_emit := true;
+    ELSIF TG_OP = 'INSERT' THEN
+        to_emit := true;
+    ELSIF TG_OP = 'TRUNCATE' THEN
+        to_emit := true;
+    END IF;
+
+    -- Perform notification if the emit flag is set
+    IF to_emit THEN
+        PERFORM pg_notify(
+            'ch_pgqueuer',
+            json_build_object(
+                'channel', 'ch_pgqueuer',
+                'operation', lower(TG_OP),
+                'sent_at', NOW(),
+                'table', TG_TABLE_NAME,
+                'type', 'table_changed_event'
+            )::text
+        );
+    END IF;
+
+    -- Return appropriate value based on the operation
+    IF TG_OP IN ('INSERT', 'UPDATE') THEN
+        RETURN NEW;
+    ELSIF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    ELSE
+        RETURN NULL; -- For TRUNCATE and other non-row-specific contexts
+    END IF;
+
+END;
+$$ LANGUAGE plpgsql"""
+
 JOBS = (
     "CREATE SCHEMA IF NOT EXISTS jobs",
     "CREATE TYPE jobs.pgqueuer_status AS ENUM ('queued', 'picked', 'successful', 'exception', 'canceled',"
@@ -130,40 +172,7 @@ JOBS = (
     " AND (dedupe_key IS NOT NULL))",
     "CREATE INDEX pgqueuer_updated_id_id1_idx ON jobs.pgqueuer USING btree (updated, id DESC) INCLUDE (id)"
     " WHERE (status = 'picked'::jobs.pgqueuer_status)",
-    """CREATE FUNCTION jobs.fn_pgqueuer_changed() RETURNS TRIGGER AS $$
-    DECLARE
-        to_emit BOOLEAN := false;
-    BEGIN
-        IF TG_OP = 'UPDATE' AND OLD IS DISTINCT FROM NEW THEN
-            to_emit := true;
-        ELSIF TG_OP = 'DELETE' THEN
-            to_emit := true;
-        ELSIF TG_OP = 'INSERT' THEN
-            to_emit := true;
-        ELSIF TG_OP = 'TRUNCATE' THEN
-            to_emit := true;
-        END IF;
-        IF to_emit THEN
-            PERFORM pg_notify(
-                'ch_pgqueuer',
-                json_build_object(
-                    'channel', 'ch_pgqueuer',
-                    'operation', lower(TG_OP),
-                    'sent_at', NOW(),
-                    'table', TG_TABLE_NAME,
-                    'type', 'table_changed_event'
-                )::text
-            );
-        END IF;
-        IF TG_OP IN ('INSERT', 'UPDATE') THEN
-            RETURN NEW;
-        ELSIF TG_OP = 'DELETE' THEN
-            RETURN OLD;
-        ELSE
-            RETURN NULL; -- For TRUNCATE and other non-row-specific contexts
-        END IF;
-    END;
-    $$ LANGUAGE plpgsql""",
+    CHANGED,
     """CREATE TRIGGER tg_pgqueuer_changed
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobs.pgqueuer
     EXECUTE FUNCTION jobs.fn_pgqueuer_changed()""",

@@ -47,7 +47,7 @@ def test_tls_moves_the_default_port_only() -> None:
 
 REFUSALS = [
     (_with(databse={}), "databse: there is no such key; did you mean database? allowed: account, database, http,"),
-    (_with(zzz={}), "zzz: there is no such key; allowed: account, database, http, log, pbx, spool"),
+    (_with(zzz={}), "zzz: there is no such key; allowed: account, database, http, log, pbx, recordings, spool"),
     (_with(log=3), "log: is no section; allowed: [log]"),
     (_with(pbx={"host": "x"}), "pbx: is no list of sections; allowed: [[pbx]]"),
     (_with(pbx=[]), "pbx: is no list of sections; allowed: [[pbx]]"),
