@@ -425,6 +425,8 @@ def _measure_pbx(metrics: Metrics, following: Following, link: Link) -> None:
         families.RESYNCS_FAILED: lambda: link.resyncs_failed,
         families.CONNECTS_FAILED: lambda: link.connect_failures,
         families.EVENTS_MENDED: lambda: link.mended,
+        families.EVENTS_MISNAMED: lambda: following.misnamed,
+        families.TRACKER_FAULTS: lambda: following.faults,
         families.CHANNELS_ACTIVE: lambda: following.channels,
         families.CALLS_ACTIVE: lambda: following.calls_by_status,
     }

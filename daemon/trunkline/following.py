@@ -27,6 +27,7 @@ class Following:
     def __init__(self, name: str, *, trunks: Sequence[str], region: str | None, wake: Callable[[], None]) -> None:
         self.name = name
         self.faults = 0  # events that the tracker could not take: each is a bug of ours
+        self.misnamed = 0  # events not believed, for they put one channel's name on another's ids
         self.request_resync: Callable[[str], None] = lambda reason: None  # the link's, once there is one
         self._trunks = tuple(trunks)
         self._region = region
@@ -110,6 +111,7 @@ class Following:
         if self._tracker is None:
             return left
         if self._tracker.misnamed != self._misnamed:
+            self.misnamed += self._tracker.misnamed - self._misnamed
             self._misnamed = self._tracker.misnamed
             log.warning(
                 "tracker.misnamed_event",

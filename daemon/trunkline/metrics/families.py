@@ -96,6 +96,12 @@ CONNECTS_FAILED = Pulled(
     "trunkline_ami_connects_failed", "counter", "Links that were not made or were lost, by reason.", "reason"
 )
 EVENTS_MENDED = Pulled("trunkline_ami_events_mended", "counter", "Events that a caller's value had broken, put right.")
+EVENTS_MISNAMED = Pulled(
+    "trunkline_ami_events_misnamed", "counter", "Events that put one channel's name on another's ids: not believed."
+)
+TRACKER_FAULTS = Pulled(
+    "trunkline_tracker_faults", "counter", "Events or calls that the tracker failed on: bugs of ours."
+)
 CALLS_ACTIVE = Pulled(
     "trunkline_calls_active",
     "gauge",
@@ -168,6 +174,8 @@ PULLED = (
     RESYNCS_FAILED,
     CONNECTS_FAILED,
     EVENTS_MENDED,
+    EVENTS_MISNAMED,
+    TRACKER_FAULTS,
     CALLS_ACTIVE,
     CHANNELS_ACTIVE,
     SPOOL_DEPTH,
