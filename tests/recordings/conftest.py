@@ -1,15 +1,22 @@
 """A real S3 server, a real PostgreSQL, a spool, and what takes recordings from it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
+import aiohttp
 import pytest
 import pytest_asyncio
-from house import House
+from house import ACCOUNT, House
+from served import Serve, Served
 
+from trunkline.api import create_app, listening
 from trunkline.embedded.postgres import Postgres
 from trunkline.embedded.s3 import S3Server
+from trunkline.metrics import Metrics
+from trunkline.recordings.jobs import enqueue_recordings
+from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool, open_pool
 
 BUCKET = "recordings"
@@ -52,3 +59,23 @@ async def house(pool: Pool, s3: S3Server, tmp_path: Path) -> AsyncIterator[House
     house = House(pool, s3.endpoint, s3.access_key, s3.secret_key, BUCKET, tmp_path / "monitor")
     yield house
     await house.close()
+
+
+@pytest_asyncio.fixture
+async def serve(house: House, database_url: str) -> AsyncIterator[Serve]:
+    """Start an API over the house, with a pool such as the daemon gives it: `await serve(keys=[...], objects=...)`."""
+    async with AsyncExitStack() as stack:
+        reading = await stack.enter_async_context(await open_pool(database_url, reading=True))
+
+        async def start(
+            *, account: str = ACCOUNT, keys: Sequence[str] = (), objects: ObjectStore | None = house.store
+        ) -> Served:
+            metrics = Metrics("test")
+            app = create_app(
+                reading, account=account, metrics=metrics, keys=keys, objects=objects, enqueue=enqueue_recordings
+            )
+            url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
+            client = await stack.enter_async_context(aiohttp.ClientSession())
+            return Served(url, client, metrics)
+
+        yield start

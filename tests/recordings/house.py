@@ -29,16 +29,19 @@ DEADLINE_S = 20.0
 class House:
     """One PBX's spool, the bucket, and the room that lies between."""
 
-    def __init__(self, pool: Pool, endpoint: str, key: str, secret: str, bucket: str, spool: Path) -> None:
+    def __init__(
+        self, pool: Pool, endpoint: str, key: str, secret: str, bucket: str, spool: Path, account: str = ACCOUNT
+    ) -> None:
         self.pool = pool
+        self.account = account
         self.spool = spool
         self.prefix = f"t{uuid4().hex}/"  # what this test puts into the bucket that all share
         self.store = ObjectStore(endpoint, bucket, key, secret, silent_s=5)
-        self.writer = CallWriter(pool, ACCOUNT, recordings=enqueue_recordings)
+        self.writer = CallWriter(pool, account, recordings=enqueue_recordings)
         self.steps: list[str] = []
         self.uploader = Uploader(pool, self.store, self.spool_of, prefix=self.prefix, step=self.steps.append)
         self.runner = JobRunner(pool, self.uploader.take, at_once=4)
-        self.sweeper = Sweeper(pool, ACCOUNT, lambda: {PBX: RecordingSpool(spool)}, grace_s=0)
+        self.sweeper = Sweeper(pool, account, lambda: {PBX: RecordingSpool(spool)}, grace_s=0)
         self._calls = 0
 
     def spool_of(self, pbx: str) -> RecordingSpool | None:
@@ -57,18 +60,26 @@ class House:
         os.utime(path, (at, at))
         return path
 
-    async def call(self, *paths: str, ended: bool = True, queue: str | None = None, days_ago: float = 0.01) -> UUID:
-        """A call with these recordings, written as the tracker would have it; its id."""
+    async def call(
+        self,
+        *paths: str,
+        ended: bool = True,
+        queue: str | None = None,
+        days_ago: float = 0.01,
+        pbx: str = PBX,
+        unique: str | None = None,
+    ) -> UUID:
+        """A call with these recordings, written as the tracker would have it; its id. unique: its channel's number."""
         self._calls += 1
         start = datetime.now(UTC) - timedelta(days=days_ago)
-        channel = f"{PBX}-{int(start.timestamp())}.{self._calls}"
+        channel = f"{pbx}-{unique or f'{int(start.timestamp())}.{self._calls}'}"
         end = start + timedelta(seconds=30) if ended else None
         leg = Leg(
             channel_id=channel, endpoint="PJSIP/trunk", party="15551234567", role=Role.CALLER, started_at=start,
             ended_at=end,
         )  # fmt: skip
         record = CallRecord(
-            pbx=PBX, external_id=channel, channel_id=channel, direction=Direction.INBOUND,
+            pbx=pbx, external_id=channel, channel_id=channel, direction=Direction.INBOUND,
             status=Status.COMPLETED if ended else Status.IN_PROGRESS, from_="15551234567", to="442070001001",
             phone_number="15551234567", started_at=start, ended_at=end, legs=[leg], queue=queue,
             recordings=[
@@ -77,7 +88,19 @@ class House:
         )  # fmt: skip
         result = await self.writer.write([CallUpdate(record, ("call.ringing",) + ("call.ended",) * ended)])
         assert result.written == 1, result
-        return await self.pool.fetchval("SELECT id FROM call WHERE external_id = $1", channel)
+        return await self.pool.fetchval(
+            "SELECT call.id FROM call JOIN account ON account.id = account_id WHERE external_id = $1 AND name = $2",
+            channel,
+            self.account,
+        )
+
+    async def stored(self, name: str = "one.wav", data: bytes | None = None, *, seconds: float = 1.0) -> dict[str, Any]:
+        """A recording that is stored, as the uploader does it: its row, as in `rows`; no job is left."""
+        call_id = await self.call(str(self.write(name, data, seconds=seconds)))
+        recording_id = await self.pool.fetchval("SELECT id FROM call_recording WHERE call_id = $1", call_id)
+        await self.uploader.take(recording_id)
+        await self.pool.execute("DELETE FROM jobs.pgqueuer")
+        return next(row for row in await self.rows() if row["id"] == recording_id)
 
     async def channel(self, call_id: UUID) -> str:
         return await self.pool.fetchval("SELECT channel_id FROM call WHERE id = $1", call_id)

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 
 from trunkline.api.health import KNOWN
 from trunkline.api.problem import Problem
-from trunkline.api.state import STATE
+from trunkline.api.state import REQUEST_ID, STATE
 from trunkline.recordings.faults import StoreFault
 from trunkline.store.faults import advice, of_the_server
 
@@ -40,7 +40,7 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     state = request.app[STATE]
     resource = request.match_info.route.resource
     route = UNMATCHED if resource is None else resource.canonical
-    request_id = request["request_id"] = _request_id(request)
+    request_id = request[REQUEST_ID] = _request_id(request)
     deadline = None
     try:
         request[KNOWN] = state.guard.check(request, route)

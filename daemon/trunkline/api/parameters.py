@@ -55,6 +55,8 @@ def only(request: web.Request, allowed: Collection[str]) -> dict[str, list[str]]
     for name, values in found.items():
         if len(values) > 1 and name not in _MANY:
             raise bad_parameter(name, f"is given {len(values)} times; give it once.")
+    if "pretty" in found:
+        pretty(request)  # refused before anything is done
     return found
 
 

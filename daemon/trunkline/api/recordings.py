@@ -13,7 +13,7 @@ from trunkline.api.guard import actor
 from trunkline.api.parameters import only
 from trunkline.api.problem import Problem, bad_parameter
 from trunkline.api.ranges import read_range
-from trunkline.api.state import STATE, State, json_response
+from trunkline.api.state import REQUEST_ID, STATE, State, json_response
 from trunkline.calls.record import encode
 from trunkline.recordings.faults import NoObject, StoreFault
 from trunkline.recordings.threads import in_thread
@@ -105,7 +105,9 @@ async def get_audio(request: web.Request) -> web.StreamResponse:
         return web.Response(status=304, headers=headers)
     if asked.get("redirect"):
         await _note(request, account_id, recording.id, "redirect")
-        url = await in_thread(state.objects.presign, key, PRESIGNED_S, name, headers[hdrs.CONTENT_TYPE])
+        url = await in_thread(
+            state.objects.presign, key, PRESIGNED_S, headers[hdrs.CONTENT_TYPE], headers[hdrs.CONTENT_DISPOSITION]
+        )
         return web.Response(status=302, headers={"Location": url, "Cache-Control": "no-store"})
     condition = request.headers.get(hdrs.IF_RANGE)
     wanted = request.headers.get(hdrs.RANGE) if condition in (None, etag) else None
@@ -161,7 +163,16 @@ async def erase(request: web.Request) -> web.Response:
             raise Problem(503, "storage_not_configured", "This server has no object storage: set [recordings].")
         who = actor(request, state.guard)
         detail = f"asked for by {who}"
-        if not await order_erasure(state.pool, account_id, recording.id, state.enqueue, actor=who, detail=detail):
+        if not await order_erasure(
+            state.pool,
+            account_id,
+            recording.id,
+            state.enqueue,
+            actor=who,
+            detail=detail,
+            address=request.remote,
+            request_id=request[REQUEST_ID],
+        ):
             raise Problem(409, "legal_hold", "This recording is under legal hold; DELETE …/hold first.")
     return web.Response(status=202, headers={"Cache-Control": "no-store"})
 
@@ -172,7 +183,8 @@ async def _hold(request: web.Request, *, held: bool) -> web.Response:
     if recording.erased_at is not None:
         raise _no_audio(recording)
     await _note(request, account_id, recording.id, "hold" if held else "release")
-    await set_hold(request.app[STATE].pool, account_id, recording.id, held)
+    if not await set_hold(request.app[STATE].pool, account_id, recording.id, held):
+        raise Problem(410, "recording_erased", "This recording was erased.")
     return web.Response(status=204)
 
 
@@ -209,7 +221,7 @@ async def _note(
         action,
         actor=actor(request, state.guard),
         address=request.remote,
-        request_id=request.get("request_id"),
+        request_id=request[REQUEST_ID],
         detail=detail,
     )
 

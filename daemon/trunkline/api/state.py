@@ -67,6 +67,7 @@ class State:
 
 
 STATE: web.AppKey[State] = web.AppKey("state", State)
+REQUEST_ID = web.RequestKey("request_id", str)  # also in the log, the answer and the audit
 
 
 def json_response(request: web.Request, body: bytes, status: int = 200) -> web.Response:

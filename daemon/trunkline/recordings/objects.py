@@ -4,8 +4,9 @@ What goes wrong is a StoreFault that says whose fault it is: of the storage as a
 recording would meet, or of this one object.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from hashlib import sha256
 from typing import BinaryIO, Final, NamedTuple
@@ -57,6 +58,8 @@ class ObjectStore:
         at_once: int = 8,
         silent_s: float = _SILENT_S,
     ) -> None:
+        # More readers than the pool keeps connections for are nothing to warn of; those beyond are closed after use.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         url = urlsplit(endpoint)
         self.endpoint = endpoint
         self.bucket = bucket
@@ -84,6 +87,8 @@ class ObjectStore:
     def put(self, key: str, data: BinaryIO, size: int, *, mime_type: str, metadata: Mapping[str, str]) -> None:
         """Store `size` bytes of `data`; PART bytes of them are held at a time. Raises StoreFault."""
         with _told(self, key):
+            if size > PART:
+                self._forget_begun(key)
             self._client.put_object(
                 bucket_name=self.bucket,
                 object_name=key,
@@ -101,6 +106,8 @@ class ObjectStore:
         with _told(self, key):
             response = self._client.get_object(bucket_name=self.bucket, object_name=key, offset=offset, length=size)
             try:
+                if offset and response.status != 206:
+                    raise StoreFault("it knows no Range: it sent the whole object", of_the_store=False)
                 yield from response.stream(CHUNK)
             finally:
                 response.close()
@@ -114,22 +121,26 @@ class ObjectStore:
             size += len(chunk)
         return ObjectInfo(size, digest.hexdigest())
 
-    def presign(self, key: str, seconds: int, name: str, mime_type: str) -> str:
+    def presign(self, key: str, seconds: int, mime_type: str, disposition: str) -> str:
         """A URL that lets whoever has it read the object for so long."""
         return self._client.presigned_get_object(
             bucket_name=self.bucket,
             object_name=key,
             expires=timedelta(seconds=seconds),
-            response_headers={
-                "response-content-type": mime_type,
-                "response-content-disposition": f'inline; filename="{name}"',
-            },
+            response_headers={"response-content-type": mime_type, "response-content-disposition": disposition},
         )
 
     def remove(self, key: str) -> None:
         """Remove an object; one that is not there is gone already. Raises StoreFault."""
         with _told(self, key):
+            self._forget_begun(key)
             self._client.remove_object(bucket_name=self.bucket, object_name=key)
+
+    def _forget_begun(self, key: str) -> None:
+        """Let go of what a put that was killed has left: parts of no object, which cost and hold what was said."""
+        with suppress(S3Error):  # a key may be allowed to put and not to list
+            for begun in self._client._list_multipart_uploads(self.bucket, prefix=key).uploads:
+                self._client._abort_multipart_upload(self.bucket, key, begun.upload_id or "")
 
     def exists(self, key: str) -> bool:
         """Is there an object of that key? Raises StoreFault."""

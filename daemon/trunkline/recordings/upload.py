@@ -35,6 +35,7 @@ from trunkline.store.recordings import Stored, select_job, set_erased, set_state
 SETTLED_S: Final = 2.0
 SETTLED_ODD_S: Final = 30.0
 LOOK_AGAIN_S: Final = 0.25
+_STUCK_S: Final = 3600.0  # until a file is held against its object again that could not be removed
 MISSING_FOR_S: Final = 600.0  # after which a file that is not there is given up
 _OTHERS_S: Final = 5.0  # until a job is looked at again that somebody else is to do
 
@@ -82,6 +83,7 @@ class Uploader:
         self._keep = keep
         self._step = step
         self.breaker = Breaker(store)
+        self._stuck: dict[UUID, float] = {}  # since when a file cannot be removed
         self.stored = 0
         self.stored_bytes = 0
         self.refused_names = 0
@@ -89,12 +91,14 @@ class Uploader:
     async def take(self, recording_id: UUID) -> None:
         """Bring one recording as far as it goes. Raises Later where that is not to the end."""
         row = await select_job(self._pool, recording_id)
-        if row is None or not row["path"]:
+        if row is None or not (row["path"] or row["erased_at"]) or row["reason"] == "erased":
             return
         if self._account is not None and row["account"] != self._account:
             raise Later("another account's, for its own daemon", _OTHERS_S)
         spool = self._where(row["kind"])(row["pbx"] or "")
         if row["erased_at"] is not None:
+            if row["call_id"] is not None and row["call_ended_at"] is None:  # its tracker would write the path again
+                raise Later("the call goes on", _OTHERS_S)
             await self._erase(row, spool)
             return
         if spool is None:
@@ -193,6 +197,8 @@ class Uploader:
 
     async def _clean(self, row: Any, spool: RecordingSpool, name: str) -> None:
         """Remove a file whose recording is stored: its daemon was killed between the commit and the removal."""
+        if time.monotonic() - self._stuck.get(row["id"], -_STUCK_S) < _STUCK_S:
+            return
         with closing(await in_thread(spool.open, name)) as file:
             try:
                 taken = await in_thread(_complete, file, name)
@@ -231,7 +237,7 @@ class Uploader:
             raise self._not_erased(row, f"its object is in the bucket {row['bucket']}", "set recordings.bucket to it")
         async with self.breaker:
             try:  # also where no row has it: a put that was killed before its commit
-                gone = await in_thread(_gone, self._store, row["key"] or key_of(row, row["path"], self._prefix))
+                gone = await in_thread(_gone, self._store, row["key"] or key_of(row, row["path"] or "", self._prefix))
             except StoreFault as fault:
                 if fault.of_the_store:
                     self.breaker.trip(fault)
@@ -239,7 +245,7 @@ class Uploader:
         if not gone:
             raise self._not_erased(row, "the object is still there after its removal", "the key's rights")
         proof = f"the object with sha256 {row['sha256']} is gone" if row["key"] else "there is no object"
-        if row["kind"] != "voicemail":
+        if row["kind"] != "voicemail" and row["path"]:
             if spool is None:
                 raise self._not_erased(row, f"the files of PBX {row['pbx']} cannot be reached", "set pbx.recordings")
             try:
@@ -260,7 +266,9 @@ class Uploader:
             if not await in_thread(spool.remove, name, look):
                 log.warning("recording.changed", todo="it was written to after it was stored; the file stays")
         except OSError as error:
-            log.warning("recording.not_removed", error=error.strerror, todo="let the daemon write to the spool")
+            self._stuck[row["id"]] = time.monotonic()
+            todo = "let the daemon write to the spool"
+            log.warning("recording.not_removed", recording=str(row["id"]), error=error.strerror, todo=todo)
 
     async def _missing(self, row: Any) -> None:
         if row["state"] in ("stored", "empty"):

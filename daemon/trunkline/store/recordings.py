@@ -69,7 +69,8 @@ _COLUMNS: Final = """recording.id, recording.call_id, recording.channel_id, reco
 
 _SELECT: Final = f"""
 SELECT {_COLUMNS}
-FROM call_recording AS recording LEFT JOIN media_file AS file ON file.id = recording.media_file_id
+FROM call_recording AS recording
+LEFT JOIN media_file AS file ON file.id = recording.media_file_id AND file.account_id = recording.account_id
 """
 
 _SELECT_OF_CALL: Final = f"""{_SELECT}
@@ -79,7 +80,7 @@ ORDER BY recording.started_at, recording.path
 """
 
 _SELECT_UNFINISHED: Final = f"""{_SELECT}
-WHERE recording.account_id = $1 AND recording.state = ANY ($2::text[])
+WHERE recording.account_id = $1 AND recording.state = ANY ($2::text[]) AND recording.erased_at IS NULL
 ORDER BY recording.created_at DESC
 LIMIT $3
 """
@@ -176,6 +177,14 @@ ORDER BY recording.started_at
 LIMIT $5
 """
 
+_SELECT_LOST_ERASURES: Final = """
+SELECT recording.id FROM call_recording AS recording JOIN account ON account.id = recording.account_id
+WHERE account.name = $1 AND recording.erased_at IS NOT NULL
+    AND (recording.path <> '' OR recording.media_file_id IS NOT NULL)
+    AND NOT EXISTS (SELECT FROM jobs.pgqueuer AS job WHERE job.dedupe_key = 'recordings:' || recording.id::text
+        AND job.status IN ('queued', 'picked'))
+"""
+
 _INSERT_ACCESS: Final = """
 INSERT INTO recording_access (account_id, recording_id, action, actor, address, request_id, detail)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -217,10 +226,16 @@ async def call_exists(database: Connection | Pool, account_id: UUID, call_id: UU
     return bool(await database.fetchval(_CALL_EXISTS, account_id, call_id))
 
 
-async def set_hold(database: Connection | Pool, account_id: UUID, recording_id: UUID, held: bool) -> None:
-    """Put a recording under legal hold, or out of it."""
-    await database.execute(
-        "UPDATE call_recording SET legal_hold = $3 WHERE account_id = $1 AND id = $2", account_id, recording_id, held
+async def set_hold(database: Connection | Pool, account_id: UUID, recording_id: UUID, held: bool) -> bool:
+    """Put a recording under legal hold, or out of it. False where it was erased meanwhile."""
+    return bool(
+        await database.fetchval(
+            """UPDATE call_recording SET legal_hold = $3
+               WHERE account_id = $1 AND id = $2 AND erased_at IS NULL RETURNING true""",
+            account_id,
+            recording_id,
+            held,
+        )
     )
 
 
@@ -233,6 +248,8 @@ async def order_erasure(
     actor: str,
     detail: str,
     action: str = "erase",
+    address: str | None = None,
+    request_id: str | None = None,
 ) -> bool:
     """From now on a recording cannot be had; a job will do the rest. False where a legal hold forbids it."""
     async with pool.acquire() as connection, connection.transaction():
@@ -240,7 +257,10 @@ async def order_erasure(
         if ordered is None:
             return False
         await connection.execute("DELETE FROM recording_peaks WHERE recording_id = $1", recording_id)
-        await insert_access(connection, account_id, recording_id, action, actor=actor, detail=detail)
+        await insert_access(
+            connection, account_id, recording_id, action, actor=actor, address=address, request_id=request_id,
+            detail=detail,
+        )  # fmt: skip
         await enqueue(connection, [recording_id])
     return True
 
@@ -260,6 +280,11 @@ async def select_overdue(
     """Recordings whose time is over, the oldest first: id, account_id, queue, started_at. Days None: for ever."""
     queues = list(days_by_queue)
     return await database.fetch(_SELECT_OVERDUE, account, days, queues, [days_by_queue[q] for q in queues], limit)
+
+
+async def select_lost_erasures(database: Connection | Pool, account: str) -> list[UUID]:
+    """Recordings whose erasure was ordered, is not done, and has no job."""
+    return [row["id"] for row in await database.fetch(_SELECT_LOST_ERASURES, account)]
 
 
 async def select_job(database: Connection | Pool, recording_id: UUID) -> Any:
