@@ -164,6 +164,15 @@ def test_a_block_without_a_head_belongs_to_the_frame_before_it():
     assert "Uniqueid" not in frame.fields
 
 
+def test_what_a_caller_broke_off_an_unwanted_row_belongs_to_nothing():
+    decoder = Decoder(wanted=NEEDED, fields=FIELDS)
+    row = b"Event: CoreShowChannel\r\nActionID: 1\r\nCallerIDNum: 1\r\n\r\nUniqueid: forged\r\n\r\n"
+    assert decoder.feed(row) == []
+    (frame,) = decoder.feed(HANGUP + row)
+    assert frame.irregular == ""
+    assert decoder.bad == {"headless": 2}
+
+
 def test_only_asked_fields_are_kept_but_all_are_proved():
     decoder = Decoder(fields=frozenset({"Uniqueid"}))
     for _ in range(2):
