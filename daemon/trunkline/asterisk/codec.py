@@ -120,12 +120,15 @@ class Decoder:
         seam = b"".join(self._tail)[-3:] if self._tail_len < 3 else self._tail[-1][-3:]
         if self._tail and len(self._tail[-1]) < 3:
             seam = b"".join(self._tail[-3:])[-3:]
-        if _END not in data and _END not in seam + data[:3]:
+        cut = _END in seam + data[:3]
+        if not cut and _END not in data:
             self._keep(data)
             return []
-        if self._tail:
-            data = b"".join(self._tail) + data
-        blocks = data.split(_END)
+        if cut:
+            blocks = b"".join((*self._tail, data)).split(_END)
+        else:  # spares a copy of all the data
+            blocks = data.split(_END)
+            blocks[0] = b"".join((*self._tail, blocks[0]))
         rest = blocks.pop()
         self._tail = []
         self._tail_len = 0
@@ -327,7 +330,7 @@ def _layout(
         if trusted and key == "SystemName" and systemname is not None:
             value = re.escape(systemname)
         elif trusted and key == "Timestamp":
-            value = r"\d{9,11}\.\d{6}"
+            value = r"[0-9]{9,11}+\.[0-9]{6}+"
         if key in kept:
             value = f"(?P<{key}>{value})" if named else f"({value})"
         lines.append(f"{re.escape(key)}: {value}")
