@@ -8,7 +8,6 @@ Source: Asterisk main/manager.c (astman_append, __manager_event_sessions_va).
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from operator import itemgetter
 
@@ -180,12 +179,15 @@ class Decoder:
                 if block.startswith(b"\r\n"):  # FullyBooted may end with one line more
                     block = block.lstrip(b"\r\n")
                     head = self._heads.get(block[:_HEAD])
-                if head is None and block.startswith(b"Event: "):
-                    head = self._head(block)
                 if head is None:
-                    before = len(frames)
-                    if block.startswith((b"Event: ", b"Response: ")) and self._odd(block, frames):
-                        last = block if len(frames) > before else None
+                    event = block.startswith(b"Event: ")
+                    head = self._head(block) if event else None
+                if head is None:
+                    if (event and b"\r\nActionID: " in block) or block.startswith(b"Response: "):
+                        answer = self._answer(block)
+                        if answer is not None:
+                            append(answer)
+                        last = block if answer is not None else None
                     else:
                         self._broken_off(block, frames, last)
                     continue
@@ -221,9 +223,9 @@ class Decoder:
         return frames
 
     def _head(self, block: bytes) -> _Head | None:
-        """The head of a kind that comes for the first time; None for what does not begin as an event does."""
+        """The head of a kind that comes for the first time; None for a row of a list, or what is no event at all."""
         end = block.find(b"\r\n", 7)
-        if not block.startswith(b"\r\nPrivilege: ", end) or not block.startswith(b"Event: "):
+        if not block.startswith(b"\r\nPrivilege: ", end):
             return None
         kind = block[7:end].decode("utf-8", "replace")
         wanted = self._wanted
@@ -235,27 +237,21 @@ class Decoder:
             self._heads[block[:_HEAD]] = head
         return head
 
-    def _odd(self, block: bytes, frames: list[Frame | Event]) -> bool:
-        """Responses and rows of lists; False for what is neither."""
+    def _answer(self, block: bytes) -> Frame | None:
+        """A response or a row of a list; None if it is too long, or a row that nobody wants."""
         if len(block) > self._max:
             self._count("oversized")
-        elif block.startswith(_FOLLOWS):
-            frames.append(_follows(block))
-        elif block.startswith(b"Response: "):
-            self.decoded += 1
-            frames.append(_decode_lines(block.decode("utf-8", "replace"), None))
-        elif b"\r\nActionID: " in block:
-            if (
-                self._wanted is not None
-                and block[7 : block.find(b"\r\n", 7)].decode("utf-8", "replace") not in self._wanted
-            ):
+            return None
+        if block.startswith(_FOLLOWS):
+            return _follows(block)
+        wanted = self._wanted
+        if wanted is not None and block.startswith(b"Event: "):
+            kind = block[7 : block.find(b"\r\n", 7)].decode("utf-8", "replace")
+            if kind not in wanted:
                 self._others.seen += 1
-                return True
-            self.decoded += 1
-            frames.append(_decode_lines(block.decode("utf-8", "replace"), None))
-        else:
-            return False
-        return True
+                return None
+        self.decoded += 1
+        return _decode_lines(block.decode("utf-8", "replace"), None)
 
     def _broken_off(self, block: bytes, frames: list[Frame | Event], owner: bytes | None) -> None:
         """A block that begins like nothing of Asterisk's: a caller's value broke it off the one before, `owner`.
@@ -266,29 +262,32 @@ class Decoder:
         if len(block) > self._max or owner is None:
             return
         text = block.decode("utf-8", "replace")
-        if owner:
-            frame = frames[-1]
-            if isinstance(frame, Event):
-                frame = Frame(frame.kind, frame.fields)
-            whole = frame.irregular or owner.decode("utf-8", "replace")
-            frames[-1] = frame._replace(shape=None, irregular=whole + "\r\n\r\n" + text)
-        else:
+        if not owner:
             frames.append(Frame("", {}, irregular=text))
+            return
+        frame = frames[-1]
+        if isinstance(frame, Event):
+            frame = Frame(frame.kind, frame.fields)
+        whole = frame.irregular or owner.decode("utf-8", "replace")
+        frames[-1] = Frame(frame.kind, frame.fields, None, frame.repeated, f"{whole}\r\n\r\n{text}")
 
     def _decode(self, head: _Head, text: str) -> Frame | Event:
         """One that is not of the layout met last."""
         self.decoded += 1
-        for layout in head.layouts:
+        layouts = head.layouts
+        for layout in layouts:
             match, read, shape, trusted = layout
+            if match is head.match:
+                continue
             found = match(text)
             if found is not None:
+                if layout is not layouts[0]:  # the usual ones come to the front
+                    layouts.remove(layout)
+                    layouts.insert(0, layout)
                 fields = read(found)
                 if trusted:
                     head.match, head.read = match, read
-                    return Event(head.kind, float(fields["Timestamp"]), fields)
-                if layout is not head.layouts[0]:  # the usual ones come to the front
-                    head.layouts.remove(layout)
-                    head.layouts.insert(0, layout)
+                    return _new(Event, (head.kind, float(fields["Timestamp"]), fields))
                 return _new(Frame, (head.kind, fields, shape, (), ""))
         frame = _decode_lines(text, head)
         if frame.shape is None:
@@ -340,11 +339,12 @@ def _layout(
 
 def _decode_lines(text: str, head: _Head | None) -> Frame:
     """Line by line; a frame whose every key stands once has a shape, which its like are then known by."""
-    fields: dict[str, str] = {}
     repeated: list[tuple[str, str]] = []
     lines = text.split("\r\n")
-    with suppress(ValueError):  # a line that is no header
+    try:
         fields = dict([line.split(": ", 1) for line in lines])
+    except ValueError:  # a line that is no header
+        fields = {}
     if len(fields) != len(lines):
         fields = {}
         for line in lines:
