@@ -322,6 +322,8 @@ def _layout(
     trusted: only with a true Timestamp, and with this systemname unless it is None.
     """
     kept = [key for key in keys if wanted is None or key in wanted or (trusted and key == "Timestamp")]
+    if trusted and systemname is not None:  # it is the same in all
+        kept = [key for key in kept if key != "SystemName"]
     named = all(key.isidentifier() for key in kept)  # as the name of a group has to be
     lines = []
     for key in keys:
