@@ -209,6 +209,16 @@ def test_an_empty_line_too_many_costs_no_event():
     ]
 
 
+@pytest.mark.parametrize("line_ends", [3, 4, 5])
+def test_line_ends_too_many_cost_no_event_however_they_are_cut(line_ends: int):
+    data = HANGUP.removesuffix(b"\r\n\r\n") + b"\r\n" * line_ends + HANGUP
+    for cut in range(len(HANGUP) - 4, len(HANGUP) + 8):
+        frames = in_chunks(HANGUP + data, [len(HANGUP) + cut])
+        assert [f.kind for f in frames if f.kind] == ["Hangup"] * 3
+        if line_ends == 3:
+            assert all(f.shape is not None for f in frames)
+
+
 def test_every_packet_is_counted_once():
     for name in ("a_inbound_caller_hangs_up", "q_callerid_forged_event", "r_status_in_calls"):
         data = (Path(__file__).parents[1] / "replay" / "captures" / name / "ami.raw").read_bytes()

@@ -126,7 +126,7 @@ class Decoder:
         if cut:
             blocks = b"".join((*self._tail, data)).split(_END)
         else:  # spares a copy of all the data
-            blocks = data.split(_END)
+            blocks = _split(data)
             blocks[0] = b"".join((*self._tail, blocks[0]))
         rest = blocks.pop()
         self._tail = []
@@ -176,7 +176,8 @@ class Decoder:
         last = None if self._passed_over else b""
         for block, head in zip(blocks, map(self._heads.get, map(_beginning, blocks)), strict=True):
             if head is None:
-                if block.startswith(b"\r\n"):  # FullyBooted may end with one line more
+                block = block.removesuffix(b"\r\n")
+                if block.startswith(b"\r\n"):
                     block = block.lstrip(b"\r\n")
                     head = self._heads.get(block[:_HEAD])
                 if head is None:
@@ -212,8 +213,12 @@ class Decoder:
                 text = block.decode("utf-8", "replace")
             found = head.match(text)
             if found is None:
-                append(self._decode(head, text))
-                continue
+                if block.endswith(b"\r\n"):  # FullyBooted may end with one line more
+                    last, text = block[:-2], text[:-2]
+                    found = head.match(text)
+                if found is None:
+                    append(self._decode(head, text))
+                    continue
             trusted += 1
             fields = head.read(found)
             at = int(fields["Timestamp"].replace(".", "")) / 1_000_000  # what float() gives, in half of its time
@@ -311,6 +316,17 @@ class Decoder:
 
     def _count(self, what: str) -> None:
         self.bad[what] = self.bad.get(what, 0) + 1
+
+
+def _split(data: bytes) -> list[bytes]:
+    """The blocks of these bytes. From the right they are found in two thirds of the time.
+
+    The difference: of three line ends, one is left at the end of the block before, not at the beginning of the one
+    behind. At the end of the data that would part it from what it may belong to.
+    """
+    if data.endswith((b"\r\n\r\n\r\n", b"\r\n\r\n\r\n\r")):
+        return data.split(_END)
+    return data.rsplit(_END)
 
 
 @lru_cache(maxsize=512)  # sessions come and go, Asterisk's shapes stay
