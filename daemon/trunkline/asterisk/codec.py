@@ -177,20 +177,13 @@ class Decoder:
         for block, head in zip(blocks, map(self._heads.get, map(_beginning, blocks)), strict=True):
             if head is None:
                 block = block.removesuffix(b"\r\n")
-                if block.startswith(b"\r\n"):
+                if block.startswith(b"\r\n"):  # the one line more of FullyBooted, where the data was cut before it
                     block = block.lstrip(b"\r\n")
                     head = self._heads.get(block[:_HEAD])
+                if head is None and block.startswith(b"Event: "):
+                    head = self._head(block)
                 if head is None:
-                    event = block.startswith(b"Event: ")
-                    head = self._head(block) if event else None
-                if head is None:
-                    if (event and b"\r\nActionID: " in block) or block.startswith(b"Response: "):
-                        answer = self._answer(block)
-                        if answer is not None:
-                            append(answer)
-                        last = block if answer is not None else None
-                    else:
-                        self._broken_off(block, frames, last)
+                    last = self._without_head(block, frames, last)
                     continue
             if head.skip:
                 head.seen += 1
@@ -242,6 +235,17 @@ class Decoder:
             self._heads[block[:_HEAD]] = head
         return head
 
+    def _without_head(self, block: bytes, frames: list[Frame | Event], last: bytes | None) -> bytes | None:
+        """A response, a row of a list, or what a caller broke off; the `last` of `_frames` behind it."""
+        if block.startswith(b"Response: ") or (block.startswith(b"Event: ") and b"\r\nActionID: " in block):
+            answer = self._answer(block)
+            if answer is None:
+                return None
+            frames.append(answer)
+            return block
+        self._broken_off(block, frames, last)
+        return last
+
     def _answer(self, block: bytes) -> Frame | None:
         """A response or a row of a list; None if it is too long, or a row that nobody wants."""
         if len(block) > self._max:
@@ -259,9 +263,9 @@ class Decoder:
         return _decode_lines(block.decode("utf-8", "replace"), None)
 
     def _broken_off(self, block: bytes, frames: list[Frame | Event], owner: bytes | None) -> None:
-        """A block that begins like nothing of Asterisk's: a caller's value broke it off the one before, `owner`.
+        """A block that begins like nothing of Asterisk's: a caller's value broke it off the one before.
 
-        owner: see `last` of `_frames`.
+        owner: that one, as `last` of `_frames`.
         """
         self._count("headless")
         if len(block) > self._max or owner is None:

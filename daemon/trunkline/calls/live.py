@@ -82,7 +82,7 @@ class Live:
         return self.make_out(f, at, prefix)
 
     def make_out(self, f: Fields, at: float, prefix: str = "") -> Channel | None:
-        """The same, for what is likely to be new."""
+        """The same; quicker only where the channel is new."""
         uniqueid_key, linkedid_key, name_key = _ID_KEYS[prefix]
         uniqueid, linkedid, name = f.get(uniqueid_key), f.get(linkedid_key), f.get(name_key)
         if uniqueid is None:
