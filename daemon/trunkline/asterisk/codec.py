@@ -323,7 +323,7 @@ class Decoder:
 
 
 def _split(data: bytes) -> list[bytes]:
-    """The blocks of these bytes. From the right they are found in two thirds of the time.
+    """The blocks of these bytes. CPython mostly finds them quicker from the right (decision 7).
 
     The difference: of three line ends, one is left at the end of the block before, not at the beginning of the one
     behind. At the end of the data that would part it from what it may belong to.
