@@ -164,6 +164,15 @@ def test_a_block_without_a_head_belongs_to_the_frame_before_it():
     assert "Uniqueid" not in frame.fields
 
 
+def test_what_a_caller_broke_off_an_unwanted_row_belongs_to_nothing():
+    decoder = Decoder(wanted=NEEDED, fields=FIELDS)
+    row = b"Event: CoreShowChannel\r\nActionID: 1\r\nCallerIDNum: 1\r\n\r\nUniqueid: forged\r\n\r\n"
+    assert decoder.feed(row) == []
+    (frame,) = decoder.feed(HANGUP + row)
+    assert frame.irregular == ""
+    assert decoder.bad == {"headless": 2}
+
+
 def test_only_asked_fields_are_kept_but_all_are_proved():
     decoder = Decoder(fields=frozenset({"Uniqueid"}))
     for _ in range(2):
@@ -198,6 +207,16 @@ def test_an_empty_line_too_many_costs_no_event():
         "FullyBooted",
         "Hangup",
     ]
+
+
+@pytest.mark.parametrize("line_ends", [3, 4, 5])
+def test_line_ends_too_many_cost_no_event_however_they_are_cut(line_ends: int):
+    data = HANGUP.removesuffix(b"\r\n\r\n") + b"\r\n" * line_ends + HANGUP
+    for cut in range(len(HANGUP) - 4, len(HANGUP) + 8):
+        frames = in_chunks(HANGUP + data, [len(HANGUP) + cut])
+        assert [f.kind for f in frames if f.kind] == ["Hangup"] * 3
+        if line_ends == 3:
+            assert all(f.shape is not None for f in frames)
 
 
 def test_every_packet_is_counted_once():

@@ -177,7 +177,7 @@ class Guard:
             if irregular and "Response" not in fields:
                 self._refused("continuation")
             return None
-        by_design = all(_REPEATS_BY_DESIGN.fullmatch(key) for key, _ in repeated)
+        by_design = not repeated or all(_REPEATS_BY_DESIGN.fullmatch(key) for key, _ in repeated)
         if not by_design or "\r\n\r\n" in irregular or irregular.count("\r\n") + 1 != len(fields) + len(repeated):
             return self._mend(frame, now)
         verdict = self._verdict(kind, tuple(fields))
@@ -199,7 +199,7 @@ class Guard:
 
     def _mend(self, frame: Frame, now: float) -> Event | None:
         """A genuine event that a caller's value has broken up: keep what he could not have written, or refuse it."""
-        lines = [line for line in frame.irregular.split("\r\n") if line]
+        lines = list(filter(None, frame.irregular.split("\r\n")))
         order = self._order
         first = dict(map(_pair, lines[: len(order)]))
         if list(first) != order or not _PRIVILEGE.fullmatch(first["Privilege"]):
@@ -225,7 +225,7 @@ class Guard:
         fields.update(tail)
         self.mended += 1
         self.suspicious += 1
-        return Event(frame.kind, self._time(fields, now), fields)
+        return Event(frame.kind, float(first["Timestamp"]) if self.timestamps else now, fields)
 
 
 def _pair(line: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ _SAME_MOMENT = 2.0  # s within which two events tell of one transfer
 
 
 def _described(live: Live, f: Fields) -> Bridge:
-    bridge = live.bridge(f["BridgeUniqueid"])
+    bridge = live.bridges.get(f["BridgeUniqueid"]) or live.bridge(f["BridgeUniqueid"])
     if f.get("BridgeType") in _HOLDING:
         bridge.holding = True
     return bridge
@@ -84,8 +84,7 @@ def bridge_leave(live: Live, f: Fields, at: float) -> None:
     if ch.requested_hangup is None and ch.soft_hangup_at is None and all(p.requested_hangup is None for p in peers):
         for pulled in (ch, *peers):
             pulled.pulled_at = at
-    transferred = any(t.result is None for t in call.transfers)
-    if call.first_left is None and ch.soft_hangup_at is None and not transferred:
+    if call.first_left is None and ch.soft_hangup_at is None and not any(t.result is None for t in call.transfers):
         call.first_left = ch
 
 

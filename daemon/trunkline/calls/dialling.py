@@ -11,7 +11,7 @@ _REFUSED = {"17": LegEnd.BUSY, "21": LegEnd.DECLINED}
 def newchannel(live: Live, f: Fields, at: float) -> None:
     uniqueid = f["Uniqueid"]
     known_before = uniqueid in live.channels
-    ch = live.channel(f, at)
+    ch = live.make_out(f, at)
     if ch is None:
         return
     if known_before:  # a later event of it came first: only what it cannot know
@@ -86,9 +86,8 @@ def dial_begin(live: Live, f: Fields, at: float) -> None:
     dest = live.channel(f, at, "Dest")
     if dest is None:
         return
-    number = dialled_number(f["DialString"]) if f.get("DialString") else None
-    if dest.dialled_number is None and number is not None and dest.is_trunk:
-        dest.dialled_number = number
+    if dest.is_trunk and dest.dialled_number is None and "DialString" in f:
+        dest.dialled_number = dialled_number(f["DialString"])
     call = dest.call
     if source is None:
         if dest is call.starter and dest.dialled_by is None:
@@ -114,9 +113,8 @@ def dial_begin(live: Live, f: Fields, at: float) -> None:
 
 
 def _role(call: Call, source: Channel, dest: Channel) -> Role:
-    if (
-        any(t.transferee == source.uniqueid and t.result is None for t in call.transfers)
-        or source.pulled_at is not None
+    if source.pulled_at is not None or (
+        call.transfers and any(t.transferee == source.uniqueid and t.result is None for t in call.transfers)
     ):
         return Role.TRANSFER_TARGET
     if call.answered_at is not None and source is not call.lead:

@@ -6,6 +6,7 @@ made again.
 """
 
 from collections import deque
+from collections.abc import Iterable
 
 from trunkline.calls.model import RING, UP, Bridge, Call, Channel
 from trunkline.calls.names import Trunks, age, endpoint_of, extension_of, known, unescape, withheld
@@ -78,9 +79,10 @@ class Live:
                 return ch
         except KeyError:
             pass
-        return self._other_channel(f, at, prefix)
+        return self.make_out(f, at, prefix)
 
-    def _other_channel(self, f: Fields, at: float, prefix: str) -> Channel | None:
+    def make_out(self, f: Fields, at: float, prefix: str = "") -> Channel | None:
+        """The same; quicker only where the channel is new."""
         uniqueid_key, linkedid_key, name_key = _ID_KEYS[prefix]
         uniqueid, linkedid, name = f.get(uniqueid_key), f.get(linkedid_key), f.get(name_key)
         if uniqueid is None:
@@ -286,8 +288,15 @@ class Live:
             for human in around:
                 if human.connected_at is None:
                     human.connected_at = at
-        for call in {c.call.external_id: c.call for c in (*around, ch)}.values():
-            self.see_lead(call, at)
+        self.see_leads((*around, ch), at)
+
+    def see_leads(self, channels: Iterable[Channel], at: float) -> None:
+        """See to the leads of these channels' Calls, each once."""
+        seen: set[Call] = set()
+        for ch in channels:
+            if ch.call not in seen:
+                seen.add(ch.call)
+                self.see_lead(ch.call, at)
 
     def see_lead(self, call: Call, at: float) -> None:
         """Keep answer, talks and last party of a Call up to date with whom its lead talks to."""
@@ -361,12 +370,9 @@ class Live:
         bridge.members.pop(ch.uniqueid, None)
         ch.bridge = None
         ch.left = bridge.uniqueid
-        self.see_lead(ch.call, at)
-        for call in {p.call.external_id: p.call for p in peers if p.call is not ch.call}.values():
-            self.see_lead(call, at)
+        self.see_leads((ch, *peers), at)
         if ch.plumbing:
-            for call in {m.call.external_id: m.call for m in bridge.members.values()}.values():
-                self.see_lead(call, at)
+            self.see_leads(bridge.members.values(), at)
         if not bridge.members:
             self.bridges.pop(bridge.uniqueid, None)
         return peers

@@ -6,6 +6,7 @@ Source: FINDINGS ("What AMI says"), Asterisk main/manager_channels.c, main/utils
 import fnmatch
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 _PLUMBING = (
     "Local/",
@@ -58,6 +59,7 @@ def unescape(name: str) -> str:
     return _ESCAPED.sub(lambda m: _ESCAPES.get(m[1], m[1]), name)
 
 
+@lru_cache(maxsize=4096)  # asked at every turn of a call, about few
 def extension_of(endpoint: str, caller_id: str | None) -> str:
     """The extension of someone inside: his endpoint's name where that is one, else the number that it shows."""
     name = endpoint.partition("/")[2] or endpoint
@@ -71,8 +73,9 @@ def dialled_number(dial_string: str) -> str | None:
     """The number in what Dial() was given, without technology: `1555@trunk`, `trunk/sip:1555@host`, `1001`."""
     text = dial_string.partition(",")[0]
     text = text.rpartition("/")[2] if "/" in text and "@" not in text.partition("/")[0] else text
-    text = re.sub(r"^sips?:", "", text)
-    return text.partition("@")[0] or None
+    scheme, colon, rest = text.partition(":")
+    number = rest if colon and scheme in {"sip", "sips"} else text
+    return number.partition("@")[0] or None
 
 
 def is_outside_number(number: str) -> bool:
