@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ABOUT_S = {"codec": 10, "memory": 25, "link": 35, "store": 15, "daemon": 50, "api": 150}  # on two cores
+# seconds, on two cores
+ABOUT_S = {"codec": 10, "memory": 25, "link": 35, "store": 15, "daemon": 50, "recordings": 150, "api": 150}
 
 
 def run(bench: Path) -> list[str]:

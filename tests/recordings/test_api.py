@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from house import House
 from served import Serve, Served
-from sounds import tone, wav
+from sounds import raw, tone, wav
 from structlog.testing import capture_logs
 
 from trunkline.api import create_app
@@ -341,7 +341,7 @@ async def test_what_cannot_be_written_down_is_not_served(house: House, api: Serv
         await house.pool.execute("ALTER TABLE away RENAME TO recording_access")
 
 
-async def test_peaks_are_the_waveform_that_the_upload_drew(house: House, api: Served) -> None:
+async def test_peaks_are_drawn_once_from_the_stored_object(house: House, api: Served) -> None:
     row = await house.stored(seconds=2)
     response, body = await api.raw(f"{R}/{row['id']}/peaks")
     peaks = json.loads(body)
@@ -349,10 +349,19 @@ async def test_peaks_are_the_waveform_that_the_upload_drew(house: House, api: Se
     assert (peaks["version"], peaks["channels"], peaks["sample_rate"]) == (2, 1, 8000)
     assert len(peaks["data"]) == 2 * peaks["length"] > 0
     assert max(peaks["data"]) > 0 > min(peaks["data"])
-    # What no peaks are made of has audio all the same.
+    house.store.remove(row["key"])  # what is kept needs no object
+    assert json.loads((await api.raw(f"{R}/{row['id']}/peaks"))[1]) == peaks
     await house.pool.execute("DELETE FROM recording_peaks")
+    assert (await api.get(f"{R}/{row['id']}/peaks"))[1]["code"] == "object_missing"
+
+
+async def test_there_are_no_peaks_of_what_is_not_pcm(house: House, api: Served) -> None:
+    path = house.write("one.gsm", raw("gsm", 440, 1))
+    await house.call(str(path))
+    (row,) = await house.settled()
     status, problem = await api.get(f"{R}/{row['id']}/peaks")
     assert (status, problem["code"]) == (404, "no_peaks")
+    assert (await api.raw(f"{R}/{row['id']}/audio"))[0].status == 200
 
 
 @pytest.mark.parametrize("state", ["pending", "unmatched", "failed", "empty"])
@@ -464,7 +473,7 @@ async def test_without_object_storage_it_is_told_that_none_is_set(house: House, 
     status, problem = await api.get(f"{R}/{row['id']}/audio")
     assert (status, problem["code"]) == (503, "storage_not_configured")
     assert (await api.get(f"{R}/{row['id']}"))[0] == 200
-    assert (await api.get(f"{R}/{row['id']}/peaks"))[0] == 200
+    assert (await api.get(f"{R}/{row['id']}/peaks"))[1]["code"] == "storage_not_configured"
 
 
 async def test_what_is_erased_while_it_is_stored_is_gone_as_well(house: House, api: Served) -> None:

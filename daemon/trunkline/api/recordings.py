@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 from uuid import UUID
 
@@ -16,11 +16,14 @@ from trunkline.api.ranges import read_range
 from trunkline.api.state import REQUEST_ID, STATE, State, json_response
 from trunkline.calls.record import encode
 from trunkline.recordings.faults import NoObject, StoreFault
+from trunkline.recordings.peaks import NoPeaks
 from trunkline.recordings.threads import in_thread
+from trunkline.recordings.waveform import waveform
 from trunkline.store.recordings import (
     Recording,
     call_exists,
     insert_access,
+    insert_peaks,
     order_erasure,
     select_peaks,
     select_recording,
@@ -28,6 +31,9 @@ from trunkline.store.recordings import (
     select_unfinished,
     set_hold,
 )
+
+if TYPE_CHECKING:
+    from trunkline.recordings.objects import ObjectStore
 
 PRESIGNED_S: Final = 60
 _MOST: Final = 200
@@ -82,11 +88,7 @@ async def get_audio(request: web.Request) -> web.StreamResponse:
         if values != ["1"]:
             raise bad_parameter(name, "the only value is 1.")
     account_id, recording, key = await _wanted(request)
-    state = request.app[STATE]
-    if state.objects is None:
-        raise Problem(
-            503, "storage_not_configured", "This server has no object storage: set [recordings] in its settings."
-        )
+    objects = _objects(request.app[STATE])
     if key is None or recording.size is None:
         raise _no_audio(recording)
     etag = f'"{recording.sha256 or recording.media_file_id}"'  # the old schema had no hashes
@@ -106,7 +108,7 @@ async def get_audio(request: web.Request) -> web.StreamResponse:
     if asked.get("redirect"):
         await _note(request, account_id, recording.id, "redirect")
         url = await in_thread(
-            state.objects.presign, key, PRESIGNED_S, headers[hdrs.CONTENT_TYPE], headers[hdrs.CONTENT_DISPOSITION]
+            objects.presign, key, PRESIGNED_S, headers[hdrs.CONTENT_TYPE], headers[hdrs.CONTENT_DISPOSITION]
         )
         return web.Response(status=302, headers={"Location": url, "Cache-Control": "no-store"})
     condition = request.headers.get(hdrs.IF_RANGE)
@@ -119,25 +121,31 @@ async def get_audio(request: web.Request) -> web.StreamResponse:
         headers[hdrs.CONTENT_RANGE] = f"bytes {span.first}-{span.last}/{recording.size}"
     if request.method == hdrs.METH_HEAD:
         return web.Response(status=200 if span is None else 206, headers=headers)
-    chunks = state.objects.read(key, first, size)
+    chunks = objects.read(key, first, size)
     try:
         begun = await in_thread(_next, chunks)
     except NoObject as gone:
-        log.error("recording.object_gone", recording=str(recording.id), todo="see what empties the bucket")
-        raise Problem(404, "object_missing", "The recording is no longer in the object storage.") from gone
+        raise _gone(recording) from gone
     return web.Response(status=200 if span is None else 206, headers=headers, body=_stream(begun, chunks, size))
 
 
 async def get_peaks(request: web.Request) -> web.Response:
-    """The waveform, in audiowaveform's JSON."""
+    """The waveform, in audiowaveform's JSON; made when it is first asked for, and kept."""
     only(request, ("pretty",))
     account_id, recording, key = await _wanted(request)
+    state = request.app[STATE]
     if key is None:
         raise _no_audio(recording)
     await _note(request, account_id, recording.id, "peaks")
-    found = await select_peaks(request.app[STATE].pool, account_id, recording.id)
+    found = await select_peaks(state.pool, account_id, recording.id)
     if found is None:
-        raise Problem(404, "no_peaks", f"There is no waveform of a recording of type {recording.mime_type}.")
+        try:
+            found = await in_thread(waveform, _objects(state).read(key), recording.name or "")
+        except NoPeaks as error:
+            raise Problem(404, "no_peaks", f"There is no waveform: {error}.") from error
+        except NoObject as gone:
+            raise _gone(recording) from gone
+        await insert_peaks(state.pool, account_id, recording.id, found)
     return json_response(request, found)
 
 
@@ -160,7 +168,7 @@ async def erase(request: web.Request) -> web.Response:
     state = request.app[STATE]
     if recording.erased_at is None:
         if state.enqueue is None:
-            raise Problem(503, "storage_not_configured", "This server has no object storage: set [recordings].")
+            raise _no_storage()
         who = actor(request, state.guard)
         detail = f"asked for by {who}"
         if not await order_erasure(
@@ -231,6 +239,23 @@ def _no_audio(recording: Recording) -> Problem:
         return Problem(410, "recording_erased", "This recording was erased.", erasedAt=recording.erased_at)
     why = recording.reason or "it is not stored yet"
     return Problem(404, "no_audio", f"There is no audio to hear: {recording.state}, {why}.", state=recording.state)
+
+
+def _objects(state: State) -> "ObjectStore":
+    if state.objects is None:
+        raise _no_storage()
+    return state.objects
+
+
+def _no_storage() -> Problem:
+    return Problem(
+        503, "storage_not_configured", "This server has no object storage: set [recordings] in its settings."
+    )
+
+
+def _gone(recording: Recording) -> Problem:
+    log.error("recording.object_gone", recording=str(recording.id), todo="see what empties the bucket")
+    return Problem(404, "object_missing", "The recording is no longer in the object storage.")
 
 
 def _matches(header: str | None, etag: str) -> bool:

@@ -9,7 +9,7 @@ import structlog
 from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.store.faults import of_the_server, summary
 from trunkline.store.pool import Pool
-from trunkline.store.recordings import order_erasure, select_overdue
+from trunkline.store.recordings import order_erasure, select_lost_erasures, select_overdue
 
 EVERY_S: Final = 3600.0  # well within the 24 h that an erasure may take
 _BATCH: Final = 500
@@ -41,6 +41,8 @@ class Maintenance:
 
     async def retire(self) -> int:
         """Order what is due; how many. Raises as asyncpg does."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await enqueue_recordings(connection, await select_lost_erasures(connection, self._account))
         if self._days is None and not self._days_by_queue:
             return 0
         count = 0

@@ -38,6 +38,7 @@ BATCH: Final = 1000
 GRACE_S: Final = 10.0  # the tracker tells of a file long before; until then it is its
 EARLY_S: Final = 60.0  # by which clocks and file systems may differ
 LOW_ROOM: Final = 1 << 30  # bytes
+_SAID_EACH: Final = 20  # of the files of a batch that no call is known for; of more only the number
 # [systemname-]epoch.counter; a dialplan may have put other words before it.
 _UNIQUEID: Final = re.compile(r"(?<![\d.])\d{9,11}\.\d{1,9}(?![\d])")
 
@@ -157,8 +158,11 @@ class Sweeper:
                 unmatched.append((path, "it was written before the call that its name says began"))
             elif channel["call_ended_at"] is not None:
                 linked.append((path, channel, at))
-        for recording_id in await upsert_unmatched(self._pool, integration, unmatched):  # a name may hold numbers
+        new = await upsert_unmatched(self._pool, integration, unmatched)
+        for recording_id in new[:_SAID_EACH]:  # not by name: it may hold numbers
             log.warning("recording.unmatched", recording=str(recording_id), pbx=integration["external_id"])
+        if len(new) > _SAID_EACH:
+            log.warning("recording.unmatched_more", count=len(new) - _SAID_EACH, pbx=integration["external_id"])
         for recording_id in await insert_linked(self._pool, integration, linked):
             self.linked += 1
             log.info("recording.found", recording=str(recording_id))

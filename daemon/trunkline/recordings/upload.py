@@ -24,7 +24,6 @@ from trunkline.recordings.breaker import Breaker
 from trunkline.recordings.faults import NoObject, StoreFault
 from trunkline.recordings.jobs import Later
 from trunkline.recordings.objects import ObjectStore
-from trunkline.recordings.peaks import NoPeaks, peaks
 from trunkline.recordings.spool import Look, Missing, RecordingSpool, Refused, is_written
 from trunkline.recordings.threads import in_thread
 from trunkline.store.pool import Pool
@@ -165,23 +164,19 @@ class Uploader:
     def _send(self, row: Any, file: BinaryIO, name: str, taken: _Taken) -> Stored:
         """Put a file and read it back; in a thread. Raises StoreFault, OSError, _NotYet."""
         audio, key = taken.audio, key_of(row, name, self._prefix)
-        source = _Source(file, taken)
+        digest = _digest(file, taken)
         self._step("put")
-        metadata = {"Call-Id": str(row["call_id"] or ""), "Recording-Id": str(row["id"])}
+        source = _Source(file, taken)
+        metadata = {"Call-Id": str(row["call_id"] or ""), "Recording-Id": str(row["id"]), "Sha256": digest}
         if row["channel_id"]:
             metadata["Channel-Id"] = quote(row["channel_id"][:255])
         self._store.put(key, cast("BinaryIO", source), source.size, mime_type=audio.mime_type, metadata=metadata)
         self._step("read back")
-        digest = source.digest.hexdigest()
         found = self._store.read_back(key)
         if (found.size, found.sha256) != (source.size, digest):
             raise StoreFault(
                 f"what was read back is not what was put ({found.size} bytes, {source.size} put)", of_the_store=False
             )
-        try:
-            waveform = peaks(file, audio)
-        except NoPeaks:
-            waveform = None
         return Stored(
             name=PurePosixPath(name).name,
             bucket=self._store.bucket,
@@ -192,7 +187,6 @@ class Uploader:
             seconds=audio.seconds,
             mended=audio.header_fault,
             codec=audio.codec,
-            peaks=cast("dict[str, Any] | None", waveform),
         )
 
     async def _clean(self, row: Any, spool: RecordingSpool, name: str) -> None:
@@ -227,9 +221,7 @@ class Uploader:
     async def _is_same(self, row: Any, file: BinaryIO, taken: _Taken) -> bool:
         if row["state"] == "empty":
             return taken.audio.empty
-        source = _Source(file, taken)
-        await in_thread(_read_all, source)
-        return bool(source.digest.hexdigest() == row["sha256"])
+        return bool(await in_thread(_digest, file, taken) == row["sha256"])
 
     async def _erase(self, row: Any, spool: RecordingSpool | None) -> None:
         """Make a recording gone: the object, the file, what the rows say of them; and write down how that was seen."""
@@ -288,21 +280,19 @@ class Uploader:
 
 
 class _Source:
-    """What goes up: the mended header and the audio behind it, hashed as it is read."""
+    """What goes up: the mended header and the audio behind it."""
 
     def __init__(self, file: BinaryIO, taken: _Taken) -> None:
         self._file = file
         self._header = taken.header
         self._left = taken.look.size - taken.audio.data_offset
         self.size = len(taken.header) + self._left
-        self.digest = sha256()
         file.seek(taken.audio.data_offset)
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes. Raises _NotYet where the file has become shorter."""
         if self._header:
             data, self._header = self._header, b""
-            self.digest.update(data)
             return data
         wanted = self._left if size < 0 else min(size, self._left)
         if not wanted:
@@ -311,7 +301,6 @@ class _Source:
         if not data:
             raise _NotYet("the file became shorter while it was read")
         self._left -= len(data)
-        self.digest.update(data)
         return data
 
 
@@ -363,6 +352,9 @@ def _look(file: BinaryIO) -> Look:
     return Look.at(os.fstat(file.fileno()))
 
 
-def _read_all(source: _Source) -> None:
-    while source.read(1 << 18):
-        pass
+def _digest(file: BinaryIO, taken: _Taken) -> str:
+    """The SHA-256 of what goes up. Raises OSError, _NotYet."""
+    source, digest = _Source(file, taken), sha256()
+    while data := source.read(1 << 18):
+        digest.update(data)
+    return digest.hexdigest()

@@ -59,7 +59,6 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None
     mended: str = ""  # what was wrong with the file's header
     codec: str = ""
-    peaks: dict[str, Any] | None = None
 
 
 _COLUMNS: Final = """recording.id, recording.call_id, recording.channel_id, recording.kind, recording.state,
@@ -110,14 +109,14 @@ _LOCK: Final = """
 SELECT state, account_id, call_id FROM call_recording WHERE id = $1 AND erased_at IS NULL FOR UPDATE
 """
 
-_INSERT_FILE: Final = """
-INSERT INTO media_file (account_id, name, bucket, key, url, mime_type, size, metadata)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb)
-RETURNING id
-"""
-
 _SET_STORED: Final = """
-UPDATE call_recording SET state = 'stored', reason = NULL, media_file_id = $2, duration_seconds = $3 WHERE id = $1
+WITH file AS (
+    INSERT INTO media_file (account_id, name, bucket, key, url, mime_type, size, metadata)
+    VALUES ($2, $3, $4, $5, $6, $7, $8, $9::jsonb)
+    RETURNING id
+)
+UPDATE call_recording SET state = 'stored', reason = NULL, media_file_id = file.id, duration_seconds = $10
+FROM file WHERE call_recording.id = $1
 """
 
 # The call's own list follows where its tracker knew nothing of the file; it is done with the call.
@@ -136,9 +135,10 @@ WHERE held.id = $1 AND call.id = held.call_id AND call.ended_at IS NOT NULL
     AND NOT call.recordings @> jsonb_build_array(jsonb_build_object('path', held.path))
 """
 
-_UPSERT_PEAKS: Final = """
-INSERT INTO recording_peaks (recording_id, account_id, data) VALUES ($1, $2, $3::jsonb)
-ON CONFLICT (recording_id) DO UPDATE SET data = excluded.data
+_INSERT_PEAKS: Final = """
+INSERT INTO recording_peaks (recording_id, account_id, data)
+SELECT id, account_id, $3::jsonb FROM call_recording WHERE account_id = $1 AND id = $2 AND erased_at IS NULL
+ON CONFLICT (recording_id) DO NOTHING
 """
 
 _CALL_EXISTS: Final = """
@@ -221,6 +221,11 @@ async def select_peaks(database: Connection | Pool, account_id: UUID, recording_
     return None if found is None else str(found).encode()
 
 
+async def insert_peaks(database: Connection | Pool, account_id: UUID, recording_id: UUID, data: bytes) -> None:
+    """Keep a recording's waveform, unless it was erased meanwhile."""
+    await database.execute(_INSERT_PEAKS, account_id, recording_id, data.decode())
+
+
 async def call_exists(database: Connection | Pool, account_id: UUID, call_id: UUID) -> bool:
     """Has the account a call of this id, or one that was folded into another?"""
     return bool(await database.fetchval(_CALL_EXISTS, account_id, call_id))
@@ -298,7 +303,7 @@ async def set_state(database: Connection | Pool, recording_id: UUID, state: str,
 
 
 async def set_stored(database: Pool, recording_id: UUID, stored: Stored) -> bool:
-    """In one transaction: the media file, the recording's state, its waveform and the event. False: it is gone."""
+    """In one transaction: the media file, the recording's state and the event. False: the recording is gone."""
     async with database.acquire() as connection, connection.transaction():
         held = await connection.fetchrow(_LOCK, recording_id)
         if held is None:
@@ -307,8 +312,10 @@ async def set_stored(database: Pool, recording_id: UUID, stored: Stored) -> bool
             return True
         account_id, call_id = held["account_id"], held["call_id"]
         metadata = {"sha256": stored.sha256, "codec": stored.codec, "mended": stored.mended or None}
-        file_id = await connection.fetchval(
-            _INSERT_FILE,
+        seconds = None if stored.seconds is None else round(stored.seconds)
+        await connection.execute(
+            _SET_STORED,
+            recording_id,
             account_id,
             stored.name,
             stored.bucket,
@@ -317,12 +324,8 @@ async def set_stored(database: Pool, recording_id: UUID, stored: Stored) -> bool
             stored.mime_type,
             stored.size,
             msgspec.json.encode(metadata).decode(),
+            seconds,
         )
-        seconds = None if stored.seconds is None else round(stored.seconds)
-        await connection.execute(_SET_STORED, recording_id, file_id, seconds)
-        if stored.peaks is not None:
-            peaks = msgspec.json.encode(stored.peaks).decode()
-            await connection.execute(_UPSERT_PEAKS, recording_id, account_id, peaks)
         if call_id is not None:
             await connection.execute(_SHOW_IN_CALL, recording_id)
             told = {"recording": {"id": recording_id, "durationSeconds": seconds, "size": stored.size}}

@@ -14,12 +14,13 @@ FROM integration JOIN account ON account.id = integration.account_id
 WHERE account.name = $1 AND integration.integration_id = $2 AND integration.external_id = $3
 """
 
-# A recording's PBX is its own or its call's.
+# A recording's PBX is its own or its call's. OFFSET 0 makes it one lookup a path, whatever the planner believes of the
+# size of the table; so it is below.
 _SELECT_KNOWN: Final = """
 SELECT recording.id, recording.path, recording.state, recording.erased_at,
     recording.reason LIKE 'the file is not there%' AS missing
 FROM unnest($2::text[]) AS wanted (path)
-CROSS JOIN LATERAL (SELECT * FROM call_recording WHERE call_recording.path = wanted.path) AS recording
+CROSS JOIN LATERAL (SELECT * FROM call_recording WHERE call_recording.path = wanted.path OFFSET 0) AS recording
 LEFT JOIN call ON call.id = recording.call_id
 WHERE coalesce(recording.integration_id, call.integration_id) = $1
 """
@@ -29,7 +30,7 @@ _SELECT_CHANNELS: Final = """
 SELECT wanted.id AS wanted, call.id AS call_id, call.ended_at AS call_ended_at, leg.channel_id, leg.started_at
 FROM unnest($2::text[], $3::text[]) AS wanted (id, whole)
 CROSS JOIN LATERAL (
-    SELECT call_id, channel_id, started_at FROM call_leg WHERE channel_id IN (wanted.id, wanted.whole)
+    SELECT call_id, channel_id, started_at FROM call_leg WHERE channel_id IN (wanted.id, wanted.whole) OFFSET 0
 ) AS leg
 JOIN call ON call.id = leg.call_id
 WHERE call.integration_id = $1
