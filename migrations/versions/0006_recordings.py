@@ -15,6 +15,7 @@ COLUMNS = {
     "integration_id": "uuid",
     "legal_hold": "boolean NOT NULL DEFAULT false",
     "erased_at": "timestamptz",
+    "object_key": "text",
 }
 
 INDEXES = {
@@ -22,6 +23,8 @@ INDEXES = {
     "ix_call_recording_account_id_started_at": "call_recording (account_id, started_at)",
     "ix_call_recording_unfinished": "call_recording (account_id, created_at)"
     " WHERE state IN ('pending', 'unmatched', 'failed')",
+    "ix_call_recording_erasing": "call_recording (account_id)"
+    " WHERE erased_at IS NOT NULL AND reason IS DISTINCT FROM 'erased'",
     "uq_call_recording_unmatched": "UNIQUE call_recording (integration_id, path) WHERE call_id IS NULL",
 }
 

@@ -52,6 +52,7 @@ LIVED_IN = (
        WHERE id::text < '8'""",
     """UPDATE call_recording SET path = '/spool/' || id || '.wav', channel_id = 'c', kind = 'voicemail',
            paused_spans = '[{"startedAt": "x"}]', started_at = now(), legal_hold = true, erased_at = now(),
+           object_key = 'k/' || id,
            integration_id = (SELECT id FROM integration WHERE integration.account_id = call_recording.account_id
                              ORDER BY id LIMIT 1)
        WHERE id::text < '8'""",

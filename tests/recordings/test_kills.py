@@ -179,7 +179,6 @@ async def test_killed_in_the_middle_of_a_put(
     assert _begun_uploads(house) == []
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the key holds the call's id, which a fold changes between put and commit")
 async def test_a_call_that_was_folded_into_another_meanwhile_leaves_no_object_behind(
     house: House, victims: _Victims
 ) -> None:

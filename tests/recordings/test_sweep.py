@@ -378,3 +378,13 @@ async def test_ten_thousand_files(house: House) -> None:
         assert (house.sweeper.files, house.sweeper.linked) == (10_000, 500)
         assert house.sweeper.waiting == {"PENDING": 1000, "UNMATCHED": 9000}
         assert await _jobs(house) == 1000
+
+
+async def test_an_unmatched_file_that_is_removed_is_forgotten(house: House) -> None:
+    await house.call()
+    path = house.write("stranger.wav")
+    await house.sweeper.sweep()
+    assert await house.states() == ["unmatched"]
+    path.unlink()
+    await house.sweeper.sweep()
+    assert await house.states() == []

@@ -44,6 +44,18 @@ async def test_a_merge_folds_the_other_row_in(writer: CallWriter, pool: Pool) ->
 
 
 @pytest.mark.asyncio
+async def test_of_a_recording_that_both_calls_know_the_stored_one_is_kept(writer: CallWriter, pool: Pool) -> None:
+    file = RecordingRef(path="/r/both.wav", channel_id=B, started_at=START)
+    await writer.write([ringing(A, recordings=[file]), ringing(B, recordings=[file])])
+    kept = (await stored(pool, B)).recording_id
+    await pool.execute("UPDATE call_recording SET state = 'stored' WHERE id::text = $1", kept)
+    assert (await writer.write([merging(recordings=[file])])).refused == ()
+    rows = await pool.fetch("SELECT id::text, call_id::text, state FROM call_recording")
+    assert [tuple(row) for row in rows] == [(kept, (await stored(pool, A)).id, "stored")]
+    assert (await stored(pool, A)).recording_id == kept
+
+
+@pytest.mark.asyncio
 async def test_a_recording_that_both_calls_know_is_kept_once(writer: CallWriter, pool: Pool) -> None:
     file = RecordingRef(path="/r/both.wav", channel_id=B, started_at=START)
     await writer.write([ringing(A, recordings=[file]), ringing(B, recordings=[file])])

@@ -9,7 +9,7 @@ import structlog
 from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.store.faults import of_the_server, summary
 from trunkline.store.pool import Pool
-from trunkline.store.recordings import order_erasure, select_lost_erasures, select_overdue
+from trunkline.store.recordings import order_erasure, purge_log, select_lost_erasures, select_overdue
 
 EVERY_S: Final = 3600.0  # well within the 24 h that an erasure may take
 _BATCH: Final = 500
@@ -43,11 +43,13 @@ class Maintenance:
         """Order what is due; how many. Raises as asyncpg does."""
         async with self._pool.acquire() as connection, connection.transaction():
             await enqueue_recordings(connection, await select_lost_erasures(connection, self._account))
+            await purge_log(connection)
         if self._days is None and not self._days_by_queue:
             return 0
-        count = 0
-        while overdue := await select_overdue(self._pool, self._account, self._days, self._days_by_queue, _BATCH):
-            for row in overdue:
+        count, before = 0, -1
+        while count > before:  # a pass that orders nothing would for ever
+            before = count
+            for row in await select_overdue(self._pool, self._account, self._days, self._days_by_queue, _BATCH):
                 days = self._days_by_queue.get(row["queue"], self._days)
                 count += await order_erasure(
                     self._pool,

@@ -23,6 +23,7 @@ from trunkline.store.faults import of_the_server, summary
 from trunkline.store.pool import Pool
 from trunkline.store.recordings import chunked
 from trunkline.store.sweeping import (
+    delete_gone,
     insert_linked,
     insert_messages,
     revive_missing,
@@ -103,10 +104,16 @@ class Sweeper:
             files += len(found)
             for some in chunked(found, BATCH):
                 await self._settle(integration, spool, some)
+            await delete_gone(self._pool, integration["id"], [spool.path_of(file.name) for file in found])
         for pbx, spool in self._mailboxes().items():
             integration = await select_integration(self._pool, self._account, pbx)
+            try:
+                left = await in_thread(messages, spool)
+            except OSError as error:
+                log.warning("recordings.sweep_failed", pbx=pbx, error=summary(error), todo="see pbx.voicemail")
+                continue
             if integration is not None:
-                for some in chunked(await in_thread(messages, spool), BATCH):
+                for some in chunked(left, BATCH):
                     await self._enqueue(await insert_messages(self._pool, integration, some))
         self.files = files
         self._watch_room(min(free, default=-1))

@@ -27,7 +27,7 @@ from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.spool import Look, Missing, RecordingSpool, Refused, is_written
 from trunkline.recordings.threads import in_thread
 from trunkline.store.pool import Pool
-from trunkline.store.recordings import Stored, select_job, set_erased, set_state, set_stored
+from trunkline.store.recordings import Stored, claim_key, select_job, set_erased, set_state, set_stored
 
 # Asterisk closes the file within a moment of the channel's end. Where the kernel does not say so (spool.is_written), a
 # file counts as complete that was the same for this long; the longer time where its header says otherwise.
@@ -142,9 +142,12 @@ class Uploader:
                 await self._say(row, "empty", taken.audio.header_fault or "there is no audio in it")
                 await self._remove(row, spool, name, taken.look)
                 return
+            key = row["object_key"] or await claim_key(self._pool, row["id"], key_of(row, name, self._prefix))
+            if key is None:
+                return  # its row went with a folded call, whose other recording is the same file
             async with self.breaker:
                 try:
-                    stored = await in_thread(self._send, row, file, name, taken)
+                    stored = await in_thread(self._send, row, key, file, name, taken)
                 except StoreFault as fault:
                     await self._say(row, "pending", f"object storage: {fault.reason}")
                     if fault.of_the_store:
@@ -158,12 +161,12 @@ class Uploader:
                 log.info("recording.stored", recording=str(row["id"]), bytes=stored.size, seconds=stored.seconds)
                 self._step("remove")
                 await self._remove(row, spool, name, taken.look)
-            else:  # erased meanwhile, or its row went with a folded call whose other recording is the same file
+            else:  # erased meanwhile, or gone with a folded call
                 await in_thread(self._store.remove, stored.key)
 
-    def _send(self, row: Any, file: BinaryIO, name: str, taken: _Taken) -> Stored:
+    def _send(self, row: Any, key: str, file: BinaryIO, name: str, taken: _Taken) -> Stored:
         """Put a file and read it back; in a thread. Raises StoreFault, OSError, _NotYet."""
-        audio, key = taken.audio, key_of(row, name, self._prefix)
+        audio = taken.audio
         digest = _digest(file, taken)
         self._step("put")
         source = _Source(file, taken)
@@ -227,9 +230,10 @@ class Uploader:
         """Make a recording gone: the object, the file, what the rows say of them; and write down how that was seen."""
         if row["bucket"] not in (None, self._store.bucket):
             raise self._not_erased(row, f"its object is in the bucket {row['bucket']}", "set recordings.bucket to it")
+        key = row["key"] or row["object_key"]  # the latter of a put that was killed before its commit
         async with self.breaker:
-            try:  # also where no row has it: a put that was killed before its commit
-                gone = await in_thread(_gone, self._store, row["key"] or key_of(row, row["path"] or "", self._prefix))
+            try:
+                gone = key is None or await in_thread(_gone, self._store, key)
             except StoreFault as fault:
                 if fault.of_the_store:
                     self.breaker.trip(fault)

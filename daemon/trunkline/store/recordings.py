@@ -87,7 +87,7 @@ LIMIT $3
 _SELECT_JOB: Final = """
 SELECT recording.id, recording.account_id, recording.call_id, recording.channel_id, recording.path, recording.kind,
     recording.state, recording.reason, recording.started_at, recording.ended_at, recording.erased_at,
-    recording.created_at,
+    recording.created_at, recording.object_key,
     account.name AS account, coalesce(pbx.external_id, call.pbx) AS pbx, call.ended_at AS call_ended_at,
     file.bucket, file.key, file.size, file.metadata ->> 'sha256' AS sha256
 FROM call_recording AS recording
@@ -96,6 +96,10 @@ LEFT JOIN call ON call.id = recording.call_id
 LEFT JOIN integration AS pbx ON pbx.id = recording.integration_id
 LEFT JOIN media_file AS file ON file.id = recording.media_file_id
 WHERE recording.id = $1
+"""
+
+_CLAIM_KEY: Final = """
+UPDATE call_recording SET object_key = coalesce(object_key, $2) WHERE id = $1 RETURNING object_key
 """
 
 _SET_STATE: Final = """
@@ -162,7 +166,9 @@ UPDATE call SET recordings = (
 )
 WHERE id = $1
 """
-_FORGET_RECORDING: Final = "UPDATE call_recording SET path = NULL, reason = 'erased' WHERE id = $1"
+_FORGET_RECORDING: Final = """
+UPDATE call_recording SET path = NULL, object_key = NULL, reason = 'erased' WHERE id = $1
+"""
 
 # A queue's days count before the account's.
 _SELECT_OVERDUE: Final = """
@@ -179,8 +185,7 @@ LIMIT $5
 
 _SELECT_LOST_ERASURES: Final = """
 SELECT recording.id FROM call_recording AS recording JOIN account ON account.id = recording.account_id
-WHERE account.name = $1 AND recording.erased_at IS NOT NULL
-    AND (recording.path <> '' OR recording.media_file_id IS NOT NULL)
+WHERE account.name = $1 AND recording.erased_at IS NOT NULL AND recording.reason IS DISTINCT FROM 'erased'
     AND NOT EXISTS (SELECT FROM jobs.pgqueuer AS job WHERE job.dedupe_key = 'recordings:' || recording.id::text
         AND job.status IN ('queued', 'picked'))
 """
@@ -295,6 +300,17 @@ async def select_lost_erasures(database: Connection | Pool, account: str) -> lis
 async def select_job(database: Connection | Pool, recording_id: UUID) -> Any:
     """What an upload needs to know of a recording; None when the row is gone (its call was folded)."""
     return await database.fetchrow(_SELECT_JOB, recording_id)
+
+
+async def claim_key(database: Connection | Pool, recording_id: UUID, key: str) -> str | None:
+    """The key that a recording is put under: the first that was claimed. None when the row is gone."""
+    found: str | None = await database.fetchval(_CLAIM_KEY, recording_id, key)
+    return found
+
+
+async def purge_log(database: Connection | Pool) -> None:
+    """Forget what became of jobs a month ago; pgqueuer itself keeps it for ever."""
+    await database.execute("DELETE FROM jobs.pgqueuer_log WHERE created < now() - interval '30 days'")
 
 
 async def set_state(database: Connection | Pool, recording_id: UUID, state: str, reason: str | None) -> bool:

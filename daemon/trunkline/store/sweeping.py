@@ -56,6 +56,12 @@ WHERE held.integration_id = $1 AND held.path = file.path AND held.call_id IS NUL
 RETURNING held.id, held.path
 """
 
+_DELETE_GONE: Final = """
+DELETE FROM call_recording
+WHERE integration_id = $1 AND call_id IS NULL AND state = 'unmatched' AND NOT legal_hold AND erased_at IS NULL
+    AND path NOT IN (SELECT unnest($2::text[]))
+"""
+
 # A recording that the stream told of without its name, on the same channel, is this one.
 _NAME_UNNAMED: Final = """
 UPDATE call_recording AS held SET path = file.path, integration_id = $1
@@ -142,6 +148,11 @@ async def select_channels(pool: Pool, integration_id: UUID, pbx: str, ids: Seque
 async def select_lost_jobs(pool: Pool, account: str) -> list[UUID]:
     """Recordings that wait to be uploaded and have no job."""
     return [row["id"] for row in await pool.fetch(_SELECT_LOST_JOBS, account)]
+
+
+async def delete_gone(pool: Pool, integration_id: UUID, paths: Sequence[str]) -> None:
+    """Forget unmatched files that are no longer there; `paths` are all that are."""
+    await pool.execute(_DELETE_GONE, integration_id, list(paths))
 
 
 async def insert_messages(

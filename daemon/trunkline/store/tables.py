@@ -224,7 +224,10 @@ call_recording: Final = Table(
     now_column("created_at"),
     reference("integration_id", "integration"),  # the PBX whose file it is; None: its call's
     Column("legal_hold", Boolean(), nullable=False, server_default=text("false")),  # nothing may delete it
-    instant("erased_at"),  # object, waveform and path are gone
+    instant("erased_at"),  # when that was ordered; once it is done the reason is 'erased'
+    text_column(
+        "object_key"
+    ),  # where it was put, or is to be: the same however often, whatever its call is merged into
     UniqueConstraint("call_id", "path"),
     Index("ix_call_recording_path", "path"),
     Index("ix_call_recording_account_id_started_at", "account_id", "started_at"),
@@ -233,6 +236,11 @@ call_recording: Final = Table(
         "account_id",
         "created_at",
         postgresql_where=text("state IN ('pending', 'unmatched', 'failed')"),
+    ),
+    Index(
+        "ix_call_recording_erasing",
+        "account_id",
+        postgresql_where=text("erased_at IS NOT NULL AND reason IS DISTINCT FROM 'erased'"),
     ),
     Index(
         "uq_call_recording_unmatched", "integration_id", "path", unique=True, postgresql_where=text("call_id IS NULL")

@@ -300,7 +300,7 @@ async def _fold(
     if folds:
         old_ids = [fold.old_id for fold in folds]
         into_ids = [fold.into_id for fold in folds]
-        for statement in (sql.MOVE_RECORDINGS, sql.MOVE_ALIASES, sql.MOVE_LINKS):
+        for statement in (sql.DELETE_TWIN_RECORDINGS, sql.MOVE_RECORDINGS, sql.MOVE_ALIASES, sql.MOVE_LINKS):
             await connection.execute(statement, old_ids, into_ids)
         for statement in (sql.DELETE_FOLDED_RECORDINGS, sql.DELETE_FOLDED_CALLS):
             await connection.execute(statement, old_ids)

@@ -188,7 +188,12 @@ WHERE alias.call_id = fold.into_id AND alias.external_id = fold.external_id
 """
 
 # The statements of a fold: $1 the Calls that go, $2 the Calls that they are folded into.
-# A recording that both Calls know is kept once.
+# A recording that both Calls know is kept once: the one that is further.
+DELETE_TWIN_RECORDINGS: Final = """
+DELETE FROM call_recording AS held USING call_recording AS moved
+WHERE moved.call_id = ANY ($1::uuid[]) AND moved.state <> 'pending' AND held.state = 'pending'
+    AND held.call_id = ($2::uuid[])[array_position($1::uuid[], moved.call_id)] AND held.path = moved.path
+"""
 MOVE_RECORDINGS: Final = """
 UPDATE call_recording AS moved SET call_id = ($2::uuid[])[array_position($1::uuid[], moved.call_id)]
 WHERE moved.call_id = ANY ($1::uuid[]) AND (
