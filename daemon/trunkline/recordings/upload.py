@@ -359,6 +359,6 @@ def _look(file: BinaryIO) -> Look:
 def _digest(file: BinaryIO, taken: _Taken) -> str:
     """The SHA-256 of what goes up. Raises OSError, _NotYet."""
     source, digest = _Source(file, taken), sha256()
-    while data := source.read(1 << 18):
+    while data := source.read(1 << 20):
         digest.update(data)
     return digest.hexdigest()
