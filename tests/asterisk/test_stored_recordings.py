@@ -187,17 +187,15 @@ def test_a_call_that_nobody_answered_has_no_recording(stored: Stored) -> None:
 def test_many_calls_at_once_lose_no_recording_and_double_none(stored: Stored) -> None:
     stage, count = stored.stage, 16
     agent = stage.agent("1002")
-    agent.on_call = lambda call: call.answer()
     numbers = [f"1202555{n:04}" for n in range(7000, 7000 + count)]
-    try:
-        calls = [stage.carrier.call(stage.pbx.did("0002"), caller=number, name="Many") for number in numbers]
-        for call in calls:
-            call.wait_answer()
-        talk(1)
-        for call in calls:
-            call.hangup()
-    finally:
-        agent.on_call = None
+    calls = [stage.carrier.call(stage.pbx.did("0002"), caller=number, name="Many") for number in numbers]
+    for _ in calls:
+        agent.wait_call().answer()
+    for call in calls:
+        call.wait_answer()
+    talk(1)
+    for call in calls:
+        call.hangup()
     ended = [stored.rows.ended(number) for number in numbers]
 
     def outcome() -> Counter[str]:
