@@ -10,6 +10,7 @@ makes the loop wait until the thread runs, which takes ms while others are busy.
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from io import IOBase
 from queue import SimpleQueue
 from typing import Final, TypeVar, TypeVarTuple
@@ -46,7 +47,7 @@ async def in_thread(work: Callable[[*Ts], T], *arguments: *Ts) -> T:
             result = work(*arguments)
         except BaseException as error:
             fault = error
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(tell, result, fault)
 
     name = f"recordings {getattr(work, '__name__', 'work')}"
