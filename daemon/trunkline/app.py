@@ -118,7 +118,10 @@ class _Daemon:
             nursery.start_soon(self._write_on, on_update)
             nursery.start_soon(self._cut_when_stopping)
             if self._pools.recordings is not None:
-                here = bool(self._spools.recordings or self._spools.voicemail)  # else `trunkline spool` does it
+                here = bool(self._spools.recordings or self._spools.voicemail)
+                if not here:
+                    todo = "set pbx.recordings, or run `trunkline spool` beside the PBX"
+                    log.warning("recordings.not_here", meanwhile="recordings stay PENDING", todo=todo)
                 nursery.start_soon(self._aio.call, self._pools.recordings.run, here)
             for following, link in self._follow:
                 nursery.start_soon(self._adopt, following, link)

@@ -148,7 +148,7 @@ class Spool(Section, frozen=True, kw_only=True):
 
 
 class Recordings(Section, frozen=True, kw_only=True):
-    """Where recordings are kept: a bucket of any S3. Without `bucket` they stay where the PBX puts them."""
+    """Where recordings are kept: a bucket of any S3. Without `endpoint` they stay where the PBX puts them."""
 
     endpoint: Annotated[str, Meta(description='a URL such as "https://s3.eu-west-1.amazonaws.com"')] = ""
     bucket: Annotated[
@@ -174,7 +174,8 @@ class Recordings(Section, frozen=True, kw_only=True):
     def problems(self) -> list[str]:
         """Refuse an endpoint that is none, and half a configuration."""
         if not self.endpoint:
-            return []
+            missing = "endpoint: is missing, so the others have no effect; allowed: the URL of an S3"
+            return [] if self == Recordings() else [missing]
         problems = []
         try:
             url = urlsplit(self.endpoint)

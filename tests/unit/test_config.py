@@ -45,7 +45,24 @@ def test_tls_moves_the_default_port_only() -> None:
     assert config.check(_pbx(tls="on", port=5555)).pbx[0].ami_port == 5555
 
 
+S3 = {"endpoint": "http://127.0.0.1:9000", "access_key": "a", "secret_key": "s"}
 REFUSALS = [
+    (_with(recordings={"bucket": "calls"}), "recordings.endpoint: is missing"),
+    (_with(recordings={**S3, "endpoint": "s3.example.com"}), "recordings.endpoint: is no URL of an S3"),
+    (_with(recordings={**S3, "endpoint": "http://u:p@h"}), "recordings.endpoint: is no URL of an S3"),
+    (_with(recordings={**S3, "access_key_file": "f"}), "recordings.access_key_file: give either this or access_key"),
+    (
+        _with(recordings={k: S3[k] for k in ("endpoint", "secret_key")}),
+        "recordings.access_key or access_key_file: is missing",
+    ),
+    (
+        _with(recordings={**S3, "bucket": "../x"}),
+        "recordings.bucket: '../x' is not allowed here; allowed: a bucket's name",
+    ),
+    (_with(recordings={**S3, "at_once": 1}), "recordings.at_once: 1 is not allowed here; allowed: 2 to 64 uploads"),
+    (_with(recordings={**S3, "retention_days": 0}), "recordings.retention_days: 0 is not allowed here"),
+    (_pbx(recordings="/nowhere"), "pbx[1].recordings: /nowhere is no directory"),
+    (_pbx(recordings_seen_as="/x"), "pbx[1].recordings_seen_as: needs recordings"),
     (_with(databse={}), "databse: there is no such key; did you mean database? allowed: account, database, http,"),
     (_with(zzz={}), "zzz: there is no such key; allowed: account, database, http, log, pbx, recordings, spool"),
     (_with(log=3), "log: is no section; allowed: [log]"),

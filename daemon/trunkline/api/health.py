@@ -22,6 +22,8 @@ _INDEX = b"""<!doctype html>
 <li><a href="/api/v1/calls">/api/v1/calls</a>: the calls, newest first (status, direction, from, to, number, since,
 until, limit, cursor, include=legs)</li>
 <li>/api/v1/calls/{id}: one call with its legs, transfers, holds and recordings</li>
+<li>/api/v1/calls/{id}/recordings, /api/v1/recordings/{id}, its /audio and /peaks: what was recorded</li>
+<li><a href="/api/v1/recordings">/api/v1/recordings</a>: the recordings that are not stored, and why</li>
 <li><a href="/readyz">/readyz</a>: is everything there: database, migrations, every PBX</li>
 <li><a href="/healthz">/healthz</a>: is the process alive</li>
 <li><a href="/metrics">/metrics</a>: for Prometheus</li>
