@@ -171,7 +171,7 @@ class Room:
         self.store = ObjectStore(s3.endpoint, BUCKET, s3.access_key, s3.secret_key, at_once=AT_ONCE + 8)
         self.writer = CallWriter(pool, ACCOUNT, recordings=enqueue_recordings)
         directory = RecordingSpool(spool)
-        self.uploader = Uploader(pool, self.store, {PBX: directory}.get)
+        self.uploader = Uploader(pool, self.store, {PBX: directory}.get, at_once=AT_ONCE)
         self.sweeper = Sweeper(pool, ACCOUNT, lambda: {PBX: directory})
         self._runner = JobRunner(pool, self._take, at_once=AT_ONCE)
         self.done: dict[UUID, float] = {}  # when each recording was stored and its file was gone

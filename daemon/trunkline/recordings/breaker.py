@@ -1,12 +1,13 @@
 """Breaker: while the object storage is away, one job asks for it and the others wait.
 
 Said once, when it opens and when it closes; in between the storage is asked after 1 s, then ever later up to
-LONGEST_WAIT_S, however many recordings wait: a wrong credential is not hammered.
+LONGEST_WAIT_S, however many recordings wait: a wrong credential is not hammered. A storage that answers again is tried
+with one job; the others follow when that is done, for it may answer and yet take nothing.
 """
 
 import asyncio
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -26,9 +27,10 @@ class Breaker:
     def __init__(self, store: ObjectStore, *, first_wait_s: float = FIRST_WAIT_S) -> None:
         self._store = store
         self._first_wait_s = self._wait_s = first_wait_s
-        self._closed = asyncio.Event()
-        self._closed.set()
-        self._probe: asyncio.Task[None] | None = None
+        self._probe: asyncio.Task[None] | None = None  # while it is open
+        self._doubted = False  # from a fault until a job was done
+        self._trial: asyncio.Task[Any] | None = None  # the one job that is let through meanwhile
+        self._changed = asyncio.Condition()
         self.fault: StoreFault | None = None  # why it is open
         self._said = ""  # of what is wrong, until a job was done without a fault
         self.probes = 0
@@ -36,8 +38,8 @@ class Breaker:
     def trip(self, fault: StoreFault) -> None:
         """The storage does not work for anyone: let all wait until it does."""
         self._say(fault)
+        self._doubted = True
         if self._probe is None:
-            self._closed.clear()
             self._probe = asyncio.create_task(self._probe_on(), name="recordings.probe")
 
     async def close(self) -> None:
@@ -57,21 +59,37 @@ class Breaker:
                 self._say(fault)
                 continue
             self.fault = self._probe = None
-            self._closed.set()  # whether it does what it is asked, and does not only answer, the next jobs will see
+            await self._wake()
             return
+
+    def _passes(self) -> bool:
+        return self._probe is None and (not self._doubted or self._trial is None)
 
     async def __aenter__(self) -> None:
         """Wait until the storage is there."""
-        await self._closed.wait()
+        async with self._changed:
+            await self._changed.wait_for(self._passes)
+            if self._doubted:
+                self._trial = asyncio.current_task()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """A job that was done without a fault says that the storage works."""
-        if kind is None and self._said and self._probe is None:
+        if not self._doubted:
+            return
+        if self._trial is asyncio.current_task():
+            self._trial = None
+        if kind is None and self._probe is None:
             log.info("recordings.store_back")
+            self._doubted = False
             self._said = ""
             self._wait_s = self._first_wait_s
+        await self._wake()
+
+    async def _wake(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()  # each looks whether it may pass
 
     def _say(self, fault: StoreFault) -> None:
         self.fault = fault

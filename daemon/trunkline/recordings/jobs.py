@@ -28,11 +28,10 @@ SCHEMA: Final = "jobs"
 QUEUE: Final = "recordings"
 HEARTBEAT_S: Final = 20.0
 LONGEST_DELAY_S: Final = 300.0
-_POLL_S: Final = 5.0  # how late a job may be noticed whose NOTIFY was lost
+_POLL_S: Final = 1.0  # how late a job may be noticed that is tried again, or whose NOTIFY was lost
 _AGAIN_S: Final = 3.0  # after the database was away
 _STOP_S: Final = 2.0  # for the jobs at hand to be put back
-# Jobs taken for each that runs: pgqueuer asks for more, and says what is done, up to 0.1 s late.
-_AHEAD: Final = 4
+_AHEAD: Final = 4  # jobs taken for each that there is room for
 _SETTINGS: Final = DBSettings(db_schema=SCHEMA)
 
 _COUNT_DUE: Final = f"""
@@ -75,12 +74,15 @@ async def enqueue_recordings(connection: Connection, recording_ids: Sequence[UUI
 
 
 class JobRunner:
-    """Runs the jobs, `at_once` of them together, for as long as `run` is not cancelled."""
+    """Runs the jobs for as long as `run` is not cancelled.
+
+    at_once: how many the work has room for. So many more are at hand that it has some while pgqueuer asks for more, and
+    says what is done, which is up to 0.1 s late.
+    """
 
     def __init__(self, pool: Pool, work: Callable[[UUID], Awaitable[None]], *, at_once: int = 4) -> None:
         self._pool = pool
         self._work = work
-        self._room = asyncio.Semaphore(at_once)
         self._batch = _AHEAD // 2 * at_once
         self._working: set[asyncio.Task[None]] = set()
         self.done: dict[str, int] = {"done": 0, "retried": 0, "failed": 0}
@@ -117,7 +119,7 @@ class JobRunner:
 
     async def _run(self, job: Job) -> None:
         recording_id = UUID((job.payload or b"").decode())
-        work = asyncio.ensure_future(self._when_room(recording_id))
+        work = asyncio.ensure_future(self._work(recording_id))
         self._working.add(work)
         work.add_done_callback(self._working.discard)
         try:
@@ -133,10 +135,6 @@ class JobRunner:
                 log.exception("recordings.job_failed", recording=str(recording_id))
             raise _again(job, Later(summary(error))) from error
         self.done["done"] += 1
-
-    async def _when_room(self, recording_id: UUID) -> None:
-        async with self._room:
-            await self._work(recording_id)
 
     async def due(self) -> int:
         """Jobs that run, or are to be run within the next minute. Raises as asyncpg does."""

@@ -49,6 +49,7 @@ class RecordingService:
             account=account,
             prefix=keeping.prefix,
             keep=keeping.keep_local,
+            at_once=keeping.at_once,
             mailboxes_of=lambda pbx: mailboxes().get(pbx),
         )
         self.runner = JobRunner(pool, self.uploader.take, at_once=keeping.at_once)

@@ -11,7 +11,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from io import IOBase
 from queue import SimpleQueue
 from typing import Final, TypeVar, TypeVarTuple
 
@@ -26,13 +25,14 @@ _resting: list[SimpleQueue[_Work]] = []  # where each thread at rest waits
 
 
 async def in_thread(work: Callable[[*Ts], T], *arguments: *Ts) -> T:
-    """What `work` returns or raises. Cancelled, the caller goes on and the thread's result is dropped."""
+    """What `work` returns or raises. Cancelled, the caller goes on and the thread's result is dropped, closed if
+    it can be."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
     def tell(result: T | None, error: BaseException | None) -> None:
         if done.done():  # cancelled
-            if isinstance(result, IOBase):
+            if result is not None and hasattr(result, "close"):  # a file
                 result.close()
             return
         if error is not None:

@@ -6,11 +6,13 @@ Each step may be the last before a kill: the key is the recording's own, so what
 row says `stored` only after the object was read back; and the file goes last, if it still is what was hashed.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Final, NamedTuple, cast
@@ -26,8 +28,9 @@ from trunkline.recordings.jobs import Later
 from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.spool import Look, Missing, RecordingSpool, Refused, is_written
 from trunkline.recordings.threads import in_thread
+from trunkline.recordings.together import Together
 from trunkline.store.pool import Pool
-from trunkline.store.recordings import Stored, claim_key, select_job, set_erased, set_state, set_stored
+from trunkline.store.recordings import Stored, claim_keys, select_jobs, set_erased, set_state, set_stored
 
 # Asterisk closes the file within a moment of the channel's end. Where the kernel does not say so (spool.is_written), a
 # file counts as complete that was the same for this long; the longer time where its header says otherwise.
@@ -42,11 +45,15 @@ log = structlog.get_logger(__name__)
 
 
 class _Taken(NamedTuple):
-    """A file that is complete."""
+    """A file that is complete, and open."""
 
+    file: BinaryIO
     look: Look
     audio: Audio
     header: bytes  # what goes up before the audio
+
+    def close(self) -> None:
+        self.file.close()
 
 
 class _NotYet(Exception):
@@ -58,7 +65,8 @@ class Uploader:
 
     spool_of, mailboxes_of: where the PBX of that name records and keeps voicemail; None where we cannot see it.
     account: whose, None for anybody's. prefix: of every key. keep: leave the files in the spool (those of mailboxes
-    always stay). step: is told each step's name before it is taken (for tests that kill).
+    always stay). at_once: transfers to and from the storage; of jobs there may be more, so that what they ask of the
+    database is asked together. step: is told each step's name before it is taken (for tests that kill).
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class Uploader:
         account: str | None = None,
         prefix: str = "",
         keep: bool = False,
+        at_once: int = 4,
         mailboxes_of: Callable[[str], RecordingSpool | None] = lambda pbx: None,
         step: Callable[[str], None] = lambda name: None,
     ) -> None:
@@ -82,6 +91,10 @@ class Uploader:
         self._keep = keep
         self._step = step
         self.breaker = Breaker(store)
+        self._room = asyncio.Semaphore(at_once)
+        self._select_job = Together(partial(select_jobs, pool))
+        self._claim_key = Together(partial(claim_keys, pool))
+        self._set_stored = Together(partial(set_stored, pool))
         self._stuck: dict[UUID, float] = {}  # since when a file cannot be removed
         self.stored = 0
         self.stored_bytes = 0
@@ -89,7 +102,7 @@ class Uploader:
 
     async def take(self, recording_id: UUID) -> None:
         """Bring one recording as far as it goes. Raises Later where that is not to the end."""
-        row = await select_job(self._pool, recording_id)
+        row = await self._select_job(recording_id)
         if row is None or not (row["path"] or row["erased_at"]) or row["reason"] == "erased":
             return
         if self._account is not None and row["account"] != self._account:
@@ -122,7 +135,7 @@ class Uploader:
             reason = f"the file cannot be read: {error.strerror or error}"
             await self._say(row, "pending", reason)
             raise Later(reason) from error
-        row = await select_job(self._pool, recording_id)
+        row = await self._select_job(recording_id)
         if row is not None and row["erased_at"] is not None and row["path"]:  # ordered while we were at it: no job made
             raise Later("its erasure was ordered meanwhile", 0.0)
 
@@ -132,22 +145,22 @@ class Uploader:
     async def _store_one(self, row: Any, spool: RecordingSpool, name: str) -> None:
         if row["ended_at"] is None and row["call_id"] is not None and row["call_ended_at"] is None:
             raise Later("the call goes on", _OTHERS_S)  # its end makes a job anew
-        with closing(await in_thread(spool.open, name)) as file:
-            try:
-                taken = await in_thread(_complete, file, name)
-            except NotAudio as error:
-                await self._say(row, "failed", f"it is no recording: {error}")
-                return
+        try:
+            taken = await in_thread(_take_complete, spool, name)
+        except NotAudio as error:
+            await self._say(row, "failed", f"it is no recording: {error}")
+            return
+        with closing(taken):
             if taken.audio.empty:
                 await self._say(row, "empty", taken.audio.header_fault or "there is no audio in it")
                 await self._remove(row, spool, name, taken.look)
                 return
-            key = row["object_key"] or await claim_key(self._pool, row["id"], key_of(row, name, self._prefix))
+            key = row["object_key"] or await self._claim_key((row["id"], key_of(row, name, self._prefix)))
             if key is None:
                 return  # its row went with a folded call, whose other recording is the same file
-            async with self.breaker:
+            async with self._room, self.breaker:
                 try:
-                    stored = await in_thread(self._send, row, key, file, name, taken)
+                    stored = await in_thread(self._send, row, key, name, taken)
                 except StoreFault as fault:
                     await self._say(row, "pending", f"object storage: {fault.reason}")
                     if fault.of_the_store:
@@ -155,7 +168,7 @@ class Uploader:
                         raise Later(fault.reason, 0.0) from fault
                     raise Later(fault.reason) from fault
             self._step("commit")
-            if await set_stored(self._pool, row["id"], stored):
+            if await self._set_stored((row["id"], stored)):
                 self.stored += 1
                 self.stored_bytes += stored.size
                 log.info("recording.stored", recording=str(row["id"]), bytes=stored.size, seconds=stored.seconds)
@@ -164,12 +177,14 @@ class Uploader:
             else:  # erased meanwhile, or gone with a folded call
                 await in_thread(self._store.remove, stored.key)
 
-    def _send(self, row: Any, key: str, file: BinaryIO, name: str, taken: _Taken) -> Stored:
+    def _send(self, row: Any, key: str, name: str, taken: _Taken) -> Stored:
         """Put a file and read it back; in a thread. Raises StoreFault, OSError, _NotYet."""
         audio = taken.audio
-        digest = _digest(file, taken)
+        if _look(taken.file) != taken.look:  # the storage may have let it wait
+            raise _NotYet("the PBX is writing it again")
+        digest = _digest(taken)
         self._step("put")
-        source = _Source(file, taken)
+        source = _Source(taken)
         metadata = {"Call-Id": str(row["call_id"] or ""), "Recording-Id": str(row["id"]), "Sha256": digest}
         if row["channel_id"]:
             metadata["Channel-Id"] = quote(row["channel_id"][:255])
@@ -196,17 +211,17 @@ class Uploader:
         """Remove a file whose recording is stored: its daemon was killed between the commit and the removal."""
         if time.monotonic() - self._stuck.get(row["id"], -_STUCK_S) < _STUCK_S:
             return
-        with closing(await in_thread(spool.open, name)) as file:
-            try:
-                taken = await in_thread(_complete, file, name)
-            except NotAudio:
-                taken = None
-            if taken is None or not await self._is_same(row, file, taken):
-                reason = "another file of the same name is in the spool; what is stored stays: rename the new one"
-                log.warning("recording.name_reused", recording=str(row["id"]), todo=reason)
+        try:
+            taken = await in_thread(_take_complete, spool, name)
+        except NotAudio:
+            self._name_reused(row)
+            return
+        with closing(taken):
+            if not await self._is_same(row, taken):
+                self._name_reused(row)
                 return
             if row["state"] == "stored":
-                async with self.breaker:
+                async with self._room, self.breaker:
                     try:
                         found = await in_thread(self._store.read_back, row["key"])
                     except NoObject:
@@ -221,17 +236,21 @@ class Uploader:
                     return
             await self._remove(row, spool, name, taken.look)
 
-    async def _is_same(self, row: Any, file: BinaryIO, taken: _Taken) -> bool:
+    def _name_reused(self, row: Any) -> None:
+        reason = "another file of the same name is in the spool; what is stored stays: rename the new one"
+        log.warning("recording.name_reused", recording=str(row["id"]), todo=reason)
+
+    async def _is_same(self, row: Any, taken: _Taken) -> bool:
         if row["state"] == "empty":
             return taken.audio.empty
-        return bool(await in_thread(_digest, file, taken) == row["sha256"])
+        return bool(await in_thread(_digest, taken) == row["sha256"])
 
     async def _erase(self, row: Any, spool: RecordingSpool | None) -> None:
         """Make a recording gone: the object, the file, what the rows say of them; and write down how that was seen."""
         if row["bucket"] not in (None, self._store.bucket):
             raise self._not_erased(row, f"its object is in the bucket {row['bucket']}", "set recordings.bucket to it")
         key = row["key"] or row["object_key"]  # the latter of a put that was killed before its commit
-        async with self.breaker:
+        async with self._room, self.breaker:
             try:
                 gone = key is None or await in_thread(_gone, self._store, key)
             except StoreFault as fault:
@@ -286,12 +305,12 @@ class Uploader:
 class _Source:
     """What goes up: the mended header and the audio behind it."""
 
-    def __init__(self, file: BinaryIO, taken: _Taken) -> None:
-        self._file = file
+    def __init__(self, taken: _Taken) -> None:
+        self._file = taken.file
         self._header = taken.header
         self._left = taken.look.size - taken.audio.data_offset
         self.size = len(taken.header) + self._left
-        file.seek(taken.audio.data_offset)
+        taken.file.seek(taken.audio.data_offset)
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes. Raises _NotYet where the file has become shorter."""
@@ -316,8 +335,20 @@ def key_of(row: Any, name: str, prefix: str = "") -> str:
     return f"{prefix}{row['account_id']}/{day:%Y/%m/%d}/{call}/{row['id']}{ending[:16]}"
 
 
-def _complete(file: BinaryIO, name: str) -> _Taken:
-    """Look at a file; in a thread. Raises _NotYet while it is written, NotAudio, OSError."""
+def _take_complete(spool: RecordingSpool, name: str) -> _Taken:
+    """Open a file and look at it; in a thread.
+
+    Raises _NotYet while it is written, NotAudio, Refused, Missing, OSError.
+    """
+    file = spool.open(name)
+    try:
+        return _examined(file, name)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _examined(file: BinaryIO, name: str) -> _Taken:
     written = is_written(file)
     if written:
         raise _NotYet("the PBX is writing it")
@@ -330,7 +361,7 @@ def _complete(file: BinaryIO, name: str) -> _Taken:
     header = mended_header(file, audio)
     if _look(file) != look:
         raise _NotYet("the PBX is writing it")
-    return _Taken(look, audio, header)
+    return _Taken(file, look, audio, header)
 
 
 def _gone(store: ObjectStore, key: str) -> bool:
@@ -356,9 +387,9 @@ def _look(file: BinaryIO) -> Look:
     return Look.at(os.fstat(file.fileno()))
 
 
-def _digest(file: BinaryIO, taken: _Taken) -> str:
+def _digest(taken: _Taken) -> str:
     """The SHA-256 of what goes up. Raises OSError, _NotYet."""
-    source, digest = _Source(file, taken), sha256()
+    source, digest = _Source(taken), sha256()
     while data := source.read(1 << 20):
         digest.update(data)
     return digest.hexdigest()

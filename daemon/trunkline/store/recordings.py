@@ -7,7 +7,7 @@ no call is known for; `failed` given up. `reason` says why it is not stored, or 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -84,7 +84,7 @@ ORDER BY recording.created_at DESC
 LIMIT $3
 """
 
-_SELECT_JOB: Final = """
+_SELECT_JOBS: Final = """
 SELECT recording.id, recording.account_id, recording.call_id, recording.channel_id, recording.path, recording.kind,
     recording.state, recording.reason, recording.started_at, recording.ended_at, recording.erased_at,
     recording.created_at, recording.object_key,
@@ -95,11 +95,18 @@ JOIN account ON account.id = recording.account_id
 LEFT JOIN call ON call.id = recording.call_id
 LEFT JOIN integration AS pbx ON pbx.id = recording.integration_id
 LEFT JOIN media_file AS file ON file.id = recording.media_file_id
-WHERE recording.id = $1
+WHERE recording.id = ANY ($1::uuid[])
 """
 
-_CLAIM_KEY: Final = """
-UPDATE call_recording SET object_key = coalesce(object_key, $2) WHERE id = $1 RETURNING object_key
+# Rows are locked in the order in which the writer locks them.
+_CLAIM_KEYS: Final = """
+WITH held AS (
+    SELECT id FROM call_recording WHERE id = ANY ($1::uuid[]) ORDER BY call_id, path FOR UPDATE
+)
+UPDATE call_recording AS recording SET object_key = coalesce(recording.object_key, own.key)
+FROM held JOIN unnest($1::uuid[], $2::text[]) AS own (id, key) ON own.id = held.id
+WHERE recording.id = held.id
+RETURNING recording.id, recording.object_key
 """
 
 _SET_STATE: Final = """
@@ -110,20 +117,34 @@ RETURNING 1
 
 # A recording that was stored meanwhile, by another run of the same job, stays as that run left it.
 _LOCK: Final = """
-SELECT state, account_id, call_id FROM call_recording WHERE id = $1 AND erased_at IS NULL FOR UPDATE
+SELECT id, state, account_id, call_id FROM call_recording
+WHERE id = ANY ($1::uuid[]) AND erased_at IS NULL
+ORDER BY call_id, path
+FOR UPDATE
 """
 
 _SET_STORED: Final = """
-WITH file AS (
-    INSERT INTO media_file (account_id, name, bucket, key, url, mime_type, size, metadata)
-    VALUES ($2, $3, $4, $5, $6, $7, $8, $9::jsonb)
-    RETURNING id
+WITH stored AS (
+    SELECT * FROM unnest(
+        $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::jsonb[],
+        $10::integer[]
+    ) AS of (recording_id, file_id, account_id, name, bucket, key, mime_type, size, metadata, seconds)
+), file AS (
+    INSERT INTO media_file (id, account_id, name, bucket, key, url, mime_type, size, metadata)
+    SELECT file_id, account_id, name, bucket, key, 's3://' || bucket || '/' || key, mime_type, size, metadata
+    FROM stored
 )
-UPDATE call_recording SET state = 'stored', reason = NULL, media_file_id = file.id, duration_seconds = $10
-FROM file WHERE call_recording.id = $1
+UPDATE call_recording SET
+    state = 'stored', reason = NULL, media_file_id = stored.file_id, duration_seconds = stored.seconds
+FROM stored WHERE call_recording.id = stored.recording_id
 """
 
 # The call's own list follows where its tracker knew nothing of the file; it is done with the call.
+_SELECT_NOT_SHOWN: Final = """
+SELECT held.id FROM call_recording AS held JOIN call ON call.id = held.call_id
+WHERE held.id = ANY ($1::uuid[]) AND call.ended_at IS NOT NULL
+    AND NOT call.recordings @> jsonb_build_array(jsonb_build_object('path', held.path))
+"""
 _SHOW_IN_CALL: Final = """
 UPDATE call SET
     recordings = coalesce((  -- without what stood for it while its name was not known
@@ -297,15 +318,17 @@ async def select_lost_erasures(database: Connection | Pool, account: str) -> lis
     return [row["id"] for row in await database.fetch(_SELECT_LOST_ERASURES, account)]
 
 
-async def select_job(database: Connection | Pool, recording_id: UUID) -> Any:
-    """What an upload needs to know of a recording; None when the row is gone (its call was folded)."""
-    return await database.fetchrow(_SELECT_JOB, recording_id)
+async def select_jobs(database: Connection | Pool, recording_ids: Sequence[UUID]) -> list[Any]:
+    """What an upload needs to know of each recording; None where the row is gone (its call was folded)."""
+    rows = {row["id"]: row for row in await database.fetch(_SELECT_JOBS, recording_ids)}
+    return [rows.get(recording_id) for recording_id in recording_ids]
 
 
-async def claim_key(database: Connection | Pool, recording_id: UUID, key: str) -> str | None:
-    """The key that a recording is put under: the first that was claimed. None when the row is gone."""
-    found: str | None = await database.fetchval(_CLAIM_KEY, recording_id, key)
-    return found
+async def claim_keys(database: Connection | Pool, wanted: Sequence[tuple[UUID, str]]) -> list[str | None]:
+    """The key that each recording is put under: the first that was claimed. None where the row is gone."""
+    ids, keys = [recording_id for recording_id, _ in wanted], [key for _, key in wanted]
+    claimed = {row["id"]: str(row["object_key"]) for row in await database.fetch(_CLAIM_KEYS, ids, keys)}
+    return [claimed.get(recording_id) for recording_id in ids]
 
 
 async def purge_log(database: Connection | Pool) -> None:
@@ -318,43 +341,60 @@ async def set_state(database: Connection | Pool, recording_id: UUID, state: str,
     return await database.fetchval(_SET_STATE, recording_id, state, reason) is not None
 
 
-async def set_stored(database: Pool, recording_id: UUID, stored: Stored) -> bool:
-    """In one transaction: the media file, the recording's state and the event. False: the recording is gone."""
+async def set_stored(database: Pool, all_stored: Sequence[tuple[UUID, Stored]]) -> list[bool]:
+    """In one transaction: the media files, the recordings' states and the events. False: that recording is gone."""
+    uploads = dict(all_stored)
     async with database.acquire() as connection, connection.transaction():
-        held = await connection.fetchrow(_LOCK, recording_id)
-        if held is None:
-            return False
-        if held["state"] == "stored":
-            return True
-        account_id, call_id = held["account_id"], held["call_id"]
-        metadata = {"sha256": stored.sha256, "codec": stored.codec, "mended": stored.mended or None}
-        seconds = None if stored.seconds is None else round(stored.seconds)
+        held = {row["id"]: row for row in await connection.fetch(_LOCK, list(uploads))}
+        new = [(row, uploads[id]) for id, row in held.items() if row["state"] != "stored"]
+        if new:
+            await _insert_stored(connection, new)
+            for row in await connection.fetch(_SELECT_NOT_SHOWN, [row["id"] for row, _ in new]):
+                await connection.execute(_SHOW_IN_CALL, row["id"])
+            await _tell_stored(connection, new)
+    return [recording_id in held for recording_id, _ in all_stored]
+
+
+async def _insert_stored(connection: Connection, new: Sequence[tuple[Any, Stored]]) -> None:
+    files = [stored for _, stored in new]
+    metadata = [{"sha256": file.sha256, "codec": file.codec, "mended": file.mended or None} for file in files]
+    await connection.execute(
+        _SET_STORED,
+        [row["id"] for row, _ in new],
+        [uuid4() for _ in new],
+        [row["account_id"] for row, _ in new],
+        [file.name for file in files],
+        [file.bucket for file in files],
+        [file.key for file in files],
+        [file.mime_type for file in files],
+        [file.size for file in files],
+        [msgspec.json.encode(said).decode() for said in metadata],
+        [_whole_seconds(file) for file in files],
+    )
+
+
+async def _tell_stored(connection: Connection, new: Sequence[tuple[Any, Stored]]) -> None:
+    """An event of each; in the order of the accounts, whose cursors it locks."""
+    of_calls = [(row, stored) for row, stored in new if row["call_id"] is not None]
+    for account_id in sorted({row["account_id"] for row, _ in of_calls}):
+        own = [(row, stored) for row, stored in of_calls if row["account_id"] == account_id]
+        told = [
+            {"recording": {"id": row["id"], "durationSeconds": _whole_seconds(stored), "size": stored.size}}
+            for row, stored in own
+        ]
         await connection.execute(
-            _SET_STORED,
-            recording_id,
+            writer_sql.INSERT_EVENTS,
             account_id,
-            stored.name,
-            stored.bucket,
-            stored.key,
-            f"s3://{stored.bucket}/{stored.key}",
-            stored.mime_type,
-            stored.size,
-            msgspec.json.encode(metadata).decode(),
-            seconds,
+            len(own),
+            [row["call_id"] for row, _ in own],
+            list(range(len(own))),
+            [STORED_EVENT] * len(own),
+            [msgspec.json.encode(more).decode() for more in told],
         )
-        if call_id is not None:
-            await connection.execute(_SHOW_IN_CALL, recording_id)
-            told = {"recording": {"id": recording_id, "durationSeconds": seconds, "size": stored.size}}
-            await connection.execute(
-                writer_sql.INSERT_EVENTS,
-                account_id,
-                1,
-                [call_id],
-                [0],
-                [STORED_EVENT],
-                [msgspec.json.encode(told).decode()],
-            )
-    return True
+
+
+def _whole_seconds(stored: Stored) -> int | None:
+    return None if stored.seconds is None else round(stored.seconds)
 
 
 async def insert_access(
