@@ -25,8 +25,9 @@ GUARDED = ["/api/v1/calls", "/api/v1/calls/1", "/metrics", "/nothing", "/api/v1"
         {"X-API-Key": ""},
         {"X-API-Key": KEYS[0].upper()},
         {"X-API-Key": "clé"},
-        # The header that is there is the one that counts.
+        # Of several keys each has to be good: a proxy must not lend its own to whoever sends none that counts.
         {"X-API-Key": "wrong", "Authorization": f"Bearer {KEYS[0]}"},
+        {"X-API-Key": KEYS[0], "Authorization": "Bearer wrong"},
     ],
 )
 async def test_without_a_right_key_nothing_of_calls_is_told(

@@ -171,7 +171,7 @@ async def test_a_wrong_parameter_is_refused(house: House, api: Served) -> None:
     recording_id = await house.pool.fetchval("SELECT id FROM call_recording")
     wrong = {
         "bad_parameter": [
-            "?state=STORED", "?state=", "?state=FAILED,", "?state=FAILED&state=EMPTY", "?state=%00", "/{id}?pretty=2",
+            "?state=STORED", "?state=", "?state=FAILED,", "?state=FAILED&state=STORED", "?state=%00", "/{id}?pretty=2",
             "/{id}/audio?download=0", "/{id}/audio?download=yes", "/{id}/audio?redirect=true",
             "/{id}/audio?redirect=1&redirect=1", "/{id}/audio?download=",
         ],

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from trunkline.api import calls, health, recordings
+from trunkline.api.document import render_index, render_openapi
 from trunkline.api.edge import MAX_BODY, edge
 from trunkline.api.guard import Guard
+from trunkline.api.routes import OPEN, ROUTES
 from trunkline.api.state import STATE, Link, State
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool
@@ -36,23 +37,17 @@ def create_app(
     The database need not be there yet.
     """
     app = web.Application(middlewares=[edge], client_max_size=MAX_BODY)
-    app[STATE] = State(pool, account, Guard(keys), metrics, head, links, objects, enqueue)
-    app.add_routes(
-        [
-            web.get("/", health.index),
-            web.get("/healthz", health.healthz),
-            web.get("/readyz", health.readyz),
-            web.get("/metrics", health.metrics),
-            web.get("/api/v1/calls", calls.list_calls),
-            web.get("/api/v1/calls/{id}", calls.get_call),
-            web.get("/api/v1/calls/{id}/recordings", recordings.list_of_call),
-            web.get("/api/v1/recordings", recordings.list_recordings),
-            web.get("/api/v1/recordings/{id}", recordings.get_recording),
-            web.delete("/api/v1/recordings/{id}", recordings.erase),
-            web.get("/api/v1/recordings/{id}/audio", recordings.get_audio),
-            web.get("/api/v1/recordings/{id}/peaks", recordings.get_peaks),
-            web.put("/api/v1/recordings/{id}/hold", recordings.put_hold),
-            web.delete("/api/v1/recordings/{id}/hold", recordings.delete_hold),
-        ]
+    app[STATE] = State(
+        pool,
+        account,
+        Guard(keys, OPEN),
+        metrics,
+        head=head,
+        links=links,
+        objects=objects,
+        enqueue=enqueue,
+        document=render_openapi(ROUTES),
+        index=render_index(ROUTES),
     )
+    app.add_routes([route.served() for route in ROUTES])
     return app

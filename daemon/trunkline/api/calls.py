@@ -7,20 +7,28 @@ import msgspec
 from aiohttp import web
 
 from trunkline.api import cursor
-from trunkline.api.parameters import calls_query, only
+from trunkline.api.contract import QUERY
+from trunkline.api.parameters import calls_query
 from trunkline.api.problem import Problem
 from trunkline.api.state import STATE, json_response
-from trunkline.calls.record import Leg, encode
+from trunkline.calls.record import CallRecord, Leg, encode
 from trunkline.store.queries import select_call, select_calls
 
 # msgspec leaves an UNSET field out of the JSON: "not asked for" must not look like "has none".
 _LEFT_OUT = cast("list[Leg]", msgspec.UNSET)
 
 
+class CallPage(msgspec.Struct, rename="camel"):
+    """A page of calls, the newest first."""
+
+    items: list[CallRecord]
+    next_cursor: str | None  # what ?cursor= takes for the page behind this one; null: this is the last
+
+
 async def list_calls(request: web.Request) -> web.Response:
     """One page of calls, newest first: {"items": [...], "nextCursor": text or null}. Legs by ?include=legs only."""
     state = request.app[STATE]
-    query = calls_query(request)
+    query = calls_query(request[QUERY])
     account_id = await state.account_id()
     after = None if query.cursor is None else cursor.read(account_id, query.narrow, query.cursor)
     page = await select_calls(state.pool, account_id, query.narrow, limit=query.limit, after=after, legs=query.legs)
@@ -28,7 +36,7 @@ async def list_calls(request: web.Request) -> web.Response:
         for call in page.calls:
             call.legs = _LEFT_OUT
     following = None if page.end is None else cursor.write(account_id, query.narrow, page.end)
-    return json_response(request, encode({"items": page.calls, "nextCursor": following}))
+    return json_response(request, encode(CallPage(page.calls, following)))
 
 
 async def get_call(request: web.Request) -> web.Response:
@@ -36,7 +44,6 @@ async def get_call(request: web.Request) -> web.Response:
 
     The id of a call that was folded into another one is answered with that one, and Content-Location says its own URL.
     """
-    only(request, ("pretty",))
     state = request.app[STATE]
     text = request.match_info["id"]
     try:
@@ -55,4 +62,4 @@ async def get_call(request: web.Request) -> web.Response:
 
 
 def _unknown() -> Problem:
-    return Problem(404, "call_not_found", "No call has this id. GET /api/v1/calls lists the calls there are.")
+    return Problem("call_not_found", "No call has this id. GET /api/v1/calls lists the calls there are.")

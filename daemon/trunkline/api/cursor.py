@@ -56,7 +56,6 @@ def _check(account_id: UUID, narrow: CallFilter, at_us: int, call_id: UUID) -> b
 
 def _bad(what: str) -> Problem:
     return Problem(
-        400,
         "bad_cursor",
         f"cursor: {what}. Hand back nextCursor as it came, with the same filters, or leave it out to start anew.",
         parameter="cursor",

@@ -45,7 +45,7 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         request[KNOWN] = state.guard.check(request, route)
         if (request.content_length or 0) > MAX_BODY:
-            raise Problem(413, "body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
+            raise Problem("body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
         async with asyncio.timeout(HANDLER_TIMEOUT_S) as deadline:
             response = await handler(request)
     except Problem as problem:
@@ -83,23 +83,21 @@ def _request_id(request: web.Request) -> str:
 def _refused(request: web.Request, refused: web.HTTPException) -> Problem:
     match refused:
         case web.HTTPNotFound():
-            return Problem(404, "route_not_found", "There is nothing at this path; GET / lists what there is.")
+            return Problem("route_not_found", "There is nothing at this path; GET / lists what there is.")
         case web.HTTPMethodNotAllowed():
             allowed = sorted(refused.allowed_methods)
             return Problem(
-                405,
                 "method_not_allowed",
                 f"This route does not take this method; allowed: {', '.join(allowed)}.",
                 headers={hdrs.ALLOW: ", ".join(allowed)},
                 allowed=allowed,
             )
         case _:
-            return Problem(refused.status, "refused", f"{refused.reason}.")
+            return Problem("refused", f"{refused.reason}.", status=refused.status)
 
 
 def _too_slow() -> Problem:
     return Problem(
-        503,
         "too_slow",
         f"The answer took longer than {HANDLER_TIMEOUT_S:g} s and was given up. Try again, or ask for less.",
         headers={"Retry-After": "5"},
@@ -108,7 +106,6 @@ def _too_slow() -> Problem:
 
 def _database_away() -> Problem:
     return Problem(
-        503,
         "database_unavailable",
         "The database cannot be used for now. Try again; /readyz says why not and when it is back.",
         headers={"Retry-After": "5"},
@@ -117,7 +114,6 @@ def _database_away() -> Problem:
 
 def _storage_away() -> Problem:
     return Problem(
-        503,
         "storage_unavailable",
         "The object storage with the recordings cannot be used for now. Try again; the log says why.",
         headers={"Retry-After": "5"},
@@ -125,4 +121,4 @@ def _storage_away() -> Problem:
 
 
 def _failed() -> Problem:
-    return Problem(500, "internal_error", "Something failed inside. The log has it under this requestId.")
+    return Problem("internal_error", "Something failed inside. The log has it under this requestId.")

@@ -2,21 +2,24 @@
 
 import hmac
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 
 from aiohttp import web
 
 from trunkline.api.problem import Problem
 
-OPEN_ROUTES = frozenset({"/", "/healthz", "/readyz"})  # answered without a key; they tell nothing about calls
 _HOW = "Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; keys are set by http.api_keys in the configuration."
 
 
 class Guard:
-    """The keys that are let in. Only their digests are kept, and each comparison takes the same time."""
+    """The keys that are let in. Only their digests are kept, and each comparison takes the same time.
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    open_routes: the paths that are answered without a key; they tell nothing about calls.
+    """
+
+    def __init__(self, keys: Sequence[str], open_routes: Collection[str]) -> None:
+        self._open = open_routes
         self._digests = tuple(sha256(key.encode()).digest() for key in keys)
 
     @property
@@ -29,33 +32,34 @@ class Guard:
         if not self._digests:
             if not is_loopback(_host(request)):
                 raise Problem(
-                    421,
                     "host_not_allowed",
                     "This server has no API key and answers only to localhost, 127.0.0.1 or [::1] in the Host header. "
                     "To reach it by another name set http.api_keys in the configuration.",
                 )
             return True
-        key = _key(request)
-        if key is not None:
-            digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
-            # Every key is compared, so that the time tells neither which one nor how much of it was right.
-            matches = [hmac.compare_digest(digest, known) for known in self._digests]
-            if any(matches):
-                return True
-        if route in OPEN_ROUTES:
+        keys = _keys(request)
+        if keys and all(map(self._knows, keys)):
+            return True
+        if route in self._open:
             return False
         headers = {"WWW-Authenticate": 'Bearer realm="trunkline"'}
-        if key is None:
-            raise Problem(401, "key_missing", f"This route needs an API key. {_HOW}", headers=headers)
-        raise Problem(401, "key_unknown", f"This API key is not known. {_HOW}", headers=headers)
+        if not keys:
+            raise Problem("key_missing", f"This route needs an API key. {_HOW}", headers=headers)
+        raise Problem("key_unknown", f"This API key is not known. {_HOW}", headers=headers)
+
+    def _knows(self, key: str) -> bool:
+        digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
+        # Every key is compared, so that the time tells neither which one nor how much of it was right.
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(matches)
 
 
 def actor(request: web.Request, guard: Guard) -> str:
     """Who a request that was let in comes from, for an audit: "key:" and the beginning of its digest, or "loopback"."""
-    key = _key(request)
-    if key is None or not guard.has_keys:
+    keys = _keys(request)
+    if not keys or not guard.has_keys:
         return "loopback"
-    return f"key:{sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+    return f"key:{sha256(keys[0].encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
 
 
 def is_loopback(host: str) -> bool:
@@ -68,12 +72,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _key(request: web.Request) -> str | None:
-    given = request.headers.get("X-API-Key")
-    if given is not None:
-        return given.strip()
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    return credentials.strip() if scheme.lower() == "bearer" else None
+def _keys(request: web.Request) -> list[str]:
+    """The keys that a request was sent with: where that is two, both have to be good."""
+    keys = [key.strip() for key in request.headers.getall("X-API-Key", ())]
+    for given in request.headers.getall("Authorization", ()):
+        scheme, _, credentials = given.partition(" ")
+        if scheme.lower() == "bearer":
+            keys.append(credentials.strip())
+    return keys
 
 
 def _host(request: web.Request) -> str:

@@ -1,12 +1,11 @@
-"""What watches the daemon asks: /healthz, /readyz, /metrics; and the index page for who wanders by."""
+"""What watches the daemon asks: /healthz, /readyz, /metrics."""
 
 import asyncio
-from typing import Any
+from typing import Literal
 
 import msgspec
 from aiohttp import web
 
-from trunkline.api.parameters import only
 from trunkline.api.state import STATE, Link, State, json_response
 from trunkline.store.faults import advice, of_the_server
 from trunkline.store.queries import select_migration
@@ -15,31 +14,32 @@ CHECK_TIMEOUT_S = 3.0
 KNOWN = web.RequestKey("known", bool)  # whether the request came with a key, or needs none
 
 _encode = msgspec.json.Encoder().encode
-_INDEX = b"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>trunkline</title>
-<h1>trunkline</h1>
-<ul>
-<li><a href="/api/v1/calls">/api/v1/calls</a>: the calls, newest first (status, direction, from, to, number, since,
-until, limit, cursor, include=legs)</li>
-<li>/api/v1/calls/{id}: one call with its legs, transfers, holds and recordings</li>
-<li>/api/v1/calls/{id}/recordings, /api/v1/recordings/{id}, its /audio and /peaks: what was recorded</li>
-<li><a href="/api/v1/recordings">/api/v1/recordings</a>: the recordings that are not stored, and why</li>
-<li><a href="/readyz">/readyz</a>: is everything there: database, migrations, every PBX</li>
-<li><a href="/healthz">/healthz</a>: is the process alive</li>
-<li><a href="/metrics">/metrics</a>: for Prometheus</li>
-</ul>
-</html>
-"""
 
 
-async def index(request: web.Request) -> web.Response:
-    """The routes, with links."""
-    return web.Response(body=_INDEX, content_type="text/html", charset="utf-8")
+class Health(msgspec.Struct):
+    """The process is alive."""
+
+    status: Literal["ok"]
+
+
+class Check(msgspec.Struct, omit_defaults=True):
+    """How one thing stands that the daemon needs."""
+
+    check: Literal["database", "migrations", "pbx"]
+    ok: bool
+    pbx: str = ""  # its name; only with a key
+    detail: str = ""  # why it is not there and what to do; only with a key
+
+
+class Readiness(msgspec.Struct):
+    """How everything stands that the daemon needs."""
+
+    status: Literal["ready", "not ready"]
+    checks: list[Check]
 
 
 async def healthz(request: web.Request) -> web.Response:
     """Alive: this loop answers. It says nothing about PostgreSQL or a PBX, for a restart would not mend those."""
-    only(request, ("pretty",))
     return json_response(request, b'{"status":"ok"}')
 
 
@@ -48,24 +48,22 @@ async def readyz(request: web.Request) -> web.Response:
 
     Without a key, where keys are set, the answer names neither PBXs nor reasons.
     """
-    only(request, ("pretty",))
     state = request.app[STATE]
     checks = [*await _database(state), *(_pbx(link) for link in state.links())]
-    ready = all(check["ok"] for check in checks)
+    ready = all(check.ok for check in checks)
     if not request[KNOWN]:
-        checks = [{"check": check["check"], "ok": check["ok"]} for check in checks]
-    body = _encode({"status": "ready" if ready else "not ready", "checks": checks})
+        checks = [Check(check.check, check.ok) for check in checks]
+    body = _encode(Readiness("ready" if ready else "not ready", checks))
     return json_response(request, body, status=200 if ready else 503)
 
 
 async def metrics(request: web.Request) -> web.Response:
     """The page that Prometheus scrapes, in the text format or OpenMetrics, as its Accept header asks."""
-    only(request, ())
     page, content_type = request.app[STATE].metrics.page(request.headers.get("Accept", ""))
     return web.Response(body=page, headers={"Content-Type": content_type})
 
 
-async def _database(state: State) -> list[dict[str, Any]]:
+async def _database(state: State) -> list[Check]:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             found = await select_migration(state.pool)
@@ -73,19 +71,15 @@ async def _database(state: State) -> list[dict[str, Any]]:
         if not of_the_server(error):
             raise
         detail = f"PostgreSQL cannot be used ({type(error).__name__}): {advice(error)}."
-        return [{"check": "database", "ok": False, "detail": detail}]
-    checks: list[dict[str, Any]] = [{"check": "database", "ok": True}]
+        return [Check("database", False, detail=detail)]
+    checks = [Check("database", True)]
     if state.head is not None:
-        check: dict[str, Any] = {"check": "migrations", "ok": found == state.head}
-        if found != state.head:
-            at = "has no schema yet" if found is None else f"is at migration {found}"
-            check["detail"] = f"The database {at}, this version needs {state.head}: run `trunkline migrate`."
-        checks.append(check)
+        at = "has no schema yet" if found is None else f"is at migration {found}"
+        detail = f"The database {at}, this version needs {state.head}: run `trunkline migrate`."
+        checks.append(Check("migrations", found == state.head, detail="" if found == state.head else detail))
     return checks
 
 
-def _pbx(link: Link) -> dict[str, Any]:
-    check: dict[str, Any] = {"check": "pbx", "pbx": link.pbx, "ok": link.up}
-    if not link.up:
-        check["detail"] = link.detail or "The link is not up yet; `trunkline doctor` says what the PBX lacks."
-    return check
+def _pbx(link: Link) -> Check:
+    detail = link.detail or "The link is not up yet; `trunkline doctor` says what the PBX lacks."
+    return Check("pbx", link.up, link.pbx, "" if link.up else detail)

@@ -1,7 +1,7 @@
 """Query parameters, read strictly: what is unknown, doubled or malformed is refused with what is allowed."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
@@ -14,9 +14,7 @@ from trunkline.store.queries import MAX_LIMIT, CallFilter
 
 DEFAULT_LIMIT = 50
 LONGEST_NUMBER = 255  # characters; the store keeps none longer in an index
-_LIST = ("status", "direction", "from", "to", "number", "since", "until", "limit", "cursor", "include", "pretty")
-_MANY = frozenset({"status", "direction", "include"})  # several: a,b or given repeatedly
-_INCLUDE = ("legs",)
+INCLUDE = ("legs",)
 _INTEGER = re.compile(r"[0-9]{1,6}", re.ASCII)
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[ +-][0-9]{2}:[0-9]{2})", re.ASCII
@@ -35,34 +33,36 @@ class CallsQuery(NamedTuple):
     legs: bool
 
 
-def only(request: web.Request, allowed: Collection[str]) -> dict[str, list[str]]:
-    """Return the query's values by name. Raises Problem for unknown names, empty values and doubled parameters."""
+def read_query(request: web.Request, allowed: Mapping[str, bool]) -> dict[str, list[str]]:
+    """Return the query's values by name.
+
+    allowed: the parameters' names, and whether several values may be given, a,b or repeated; several are parted here.
+    Raises Problem for unknown names, empty values and doubled parameters.
+    """
     found: dict[str, list[str]] = {}
     for name, value in request.query.items():
         if name not in allowed:
             raise Problem(
-                400,
                 "unknown_parameter",
-                f"{_shown(name)} is not a parameter of this route; allowed: {', '.join(allowed)}.",
-                parameter=_shown(name),
+                f"{_shown(name)} is not a parameter of this route; allowed: {', '.join(allowed) or 'none'}.",
+                parameter=shortened(name),
                 allowed=list(allowed),
             )
         if not value:
             raise bad_parameter(name, "is empty; give a value or leave it out.")
         if not value.isprintable():
             raise bad_parameter(name, "holds a control character or is not UTF-8.")
-        found.setdefault(name, []).append(value)
+        found.setdefault(name, []).extend(value.split(",") if allowed[name] else [value])
     for name, values in found.items():
-        if len(values) > 1 and name not in _MANY:
+        if len(values) > 1 and not allowed[name]:
             raise bad_parameter(name, f"is given {len(values)} times; give it once.")
     if "pretty" in found:
         pretty(request)  # refused before anything is done
     return found
 
 
-def calls_query(request: web.Request) -> CallsQuery:
+def calls_query(found: dict[str, list[str]]) -> CallsQuery:
     """Read the parameters of `GET /api/v1/calls`. Raises Problem."""
-    found = only(request, _LIST)
     narrow = CallFilter(
         statuses=_words("status", found, Status),
         directions=_words("direction", found, Direction),
@@ -76,10 +76,10 @@ def calls_query(request: web.Request) -> CallsQuery:
         raise bad_parameter("number", "is either side of the call; give it alone, or from and to.")
     if narrow.since and narrow.until and narrow.since >= narrow.until:
         raise bad_parameter("until", "is not after since; calls from since on and before until are listed.")
-    include = [part for value in found.get("include", ()) for part in value.split(",")]
+    include = found.get("include", [])
     for part in include:
-        if part not in _INCLUDE:
-            raise bad_parameter("include", f"{_shown(part)} is not known; allowed: {', '.join(_INCLUDE)}.")
+        if part not in INCLUDE:
+            raise bad_parameter("include", f"{_shown(part)} is not known; allowed: {', '.join(INCLUDE)}.")
     cursor = found["cursor"][0] if "cursor" in found else None
     return CallsQuery(narrow, _limit(found), cursor, "legs" in include)
 
@@ -97,14 +97,13 @@ def pretty(request: web.Request) -> bool:
 def _words(name: str, found: dict[str, list[str]], words: type[Word]) -> tuple[Word, ...]:
     chosen: set[Word] = set()
     for value in found.get(name, ()):
-        for part in value.split(","):
-            try:
-                chosen.add(words(part.strip().upper()))
-            except ValueError:
-                allowed = [word.value for word in words]
-                raise bad_parameter(
-                    name, f"{_shown(part)} is not known; allowed: {', '.join(allowed)}.", allowed=allowed
-                ) from None
+        try:
+            chosen.add(words(value.strip().upper()))
+        except ValueError:
+            allowed = [word.value for word in words]
+            raise bad_parameter(
+                name, f"{_shown(value)} is not known; allowed: {', '.join(allowed)}.", allowed=allowed
+            ) from None
     return tuple(sorted(chosen))  # in one order, so that the same filter makes the same cursor
 
 
@@ -147,7 +146,10 @@ def _limit(found: dict[str, list[str]]) -> int:
     return int(value)
 
 
-def _shown(value: str) -> str:
+def shortened(value: str) -> str:
     """Return what the client wrote, short and harmless enough to be written back."""
-    shown = "".join(c if c.isprintable() else "\ufffd" for c in value[:40])
-    return repr(shown + ("…" if len(value) > 40 else ""))
+    return "".join(c if c.isprintable() else "\ufffd" for c in value[:40]) + ("…" if len(value) > 40 else "")
+
+
+def _shown(value: str) -> str:
+    return repr(shortened(value))

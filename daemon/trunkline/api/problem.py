@@ -1,7 +1,8 @@
 """Errors as RFC 9457 problems: what is wrong, where, and what to do; `code` is stable, for programs to go by."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -10,14 +11,57 @@ CONTENT_TYPE = "application/problem+json"
 _encode = msgspec.json.Encoder().encode
 
 
+PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
+    "account_missing": (503, "the account of the configuration is not in the database yet"),
+    "bad_body": (422, "the JSON of the body is not what the route takes"),
+    "bad_cursor": (400, "the cursor was changed, or is of other filters"),
+    "bad_json": (400, "the body is no JSON"),
+    "bad_parameter": (400, "a parameter cannot be used: `parameter`, and often `allowed`, say which and what could be"),
+    "body_too_large": (413, "the body is too long"),
+    "call_not_found": (404, "no call of the account has this id"),
+    "database_unavailable": (503, "PostgreSQL is away"),
+    "host_not_allowed": (421, "without a key only names of this machine are answered"),
+    "internal_error": (500, "ours; the log has it"),
+    "key_missing": (401, "no API key was sent"),
+    "key_unknown": (401, "no such API key"),
+    "legal_hold": (409, "the recording is under legal hold"),
+    "method_not_allowed": (405, "the route does not take the method"),
+    "no_audio": (404, "the recording has no audio; `state` says why"),
+    "no_peaks": (404, "no waveform can be made of the recording"),
+    "not_http": (400, "no HTTP request could be read"),
+    "not_json": (415, "the body was not sent as JSON"),
+    "object_missing": (404, "the object storage has lost the recording"),
+    "range_refused": (416, "the Range is not one that is served"),
+    "recording_erased": (410, "the recording was erased"),
+    "recording_not_found": (404, "no recording of the account has this id"),
+    "refused": (400, "the request cannot be served"),
+    "route_not_found": (404, "there is nothing at this path"),
+    "storage_not_configured": (503, "there is no object storage in the settings"),
+    "storage_unavailable": (503, "the object storage is away"),
+    "too_slow": (503, "the answer took too long"),
+    "unknown_parameter": (400, "the route has no such parameter; `allowed` lists those it has"),
+}
+"""Each code, the status it comes with, and what it says. Codes stay: programs go by them."""
+
+EVERYWHERE: Final = (
+    "unknown_parameter", "bad_parameter", "key_missing", "key_unknown", "method_not_allowed", "body_too_large",
+    "host_not_allowed", "refused", "internal_error", "database_unavailable", "account_missing", "too_slow",
+)  # fmt: skip
+"""The codes that every route may answer with."""
+
+
 class Problem(Exception):
-    """A request that is answered with an error. `more` are further members of the body, `headers` of the answer."""
+    """A request that is answered with an error.
+
+    code: of PROBLEMS. status: where it is not the one that stands there. more: further members of the body; headers: of
+    the answer.
+    """
 
     def __init__(
-        self, status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+        self, code: str, detail: str, *, status: int | None = None, headers: dict[str, str] | None = None, **more: Any
     ) -> None:
         super().__init__(detail)
-        self.status = status
+        self.status = PROBLEMS[code][0] if status is None else status
         self.code = code
         self.detail = detail
         self.headers = headers or {}
@@ -41,4 +85,4 @@ class Problem(Exception):
 
 def bad_parameter(name: str, detail: str, **more: Any) -> Problem:
     """Return the problem of a query parameter that cannot be used."""
-    return Problem(400, "bad_parameter", f"{name}: {detail}", parameter=name, **more)
+    return Problem("bad_parameter", f"{name}: {detail}", parameter=name, **more)

@@ -38,4 +38,4 @@ def read_range(header: str | None, size: int) -> Span | None:
 
 def _refused(why: str, size: int) -> Problem:
     headers = {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
-    return Problem(416, "range_refused", f"The Range header cannot be used: {why}.", headers=headers)
+    return Problem("range_refused", f"The Range header cannot be used: {why}.", headers=headers)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 from uuid import UUID
 
+import msgspec
 import structlog
 from aiohttp import hdrs, web
 
+from trunkline.api.contract import QUERY
 from trunkline.api.guard import actor
-from trunkline.api.parameters import only
+from trunkline.api.parameters import shortened
 from trunkline.api.problem import Problem, bad_parameter
 from trunkline.api.ranges import read_range
 from trunkline.api.state import REQUEST_ID, STATE, State, json_response
@@ -37,42 +39,46 @@ if TYPE_CHECKING:
 
 PRESIGNED_S: Final = 60
 _MOST: Final = 200
-_UNFINISHED: Final = ("PENDING", "UNMATCHED", "FAILED", "EMPTY")
+UNFINISHED: Final = ("PENDING", "UNMATCHED", "FAILED", "EMPTY")
+_WAITING: Final = ["PENDING", "UNMATCHED", "FAILED"]
 # A browser that is led here makes a page of its own around the audio.
 _PLAYABLE: Final = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 log = structlog.get_logger(__name__)
 
 
+class RecordingList(msgspec.Struct):
+    """Recordings."""
+
+    items: list[Recording]
+
+
 async def list_recordings(request: web.Request) -> web.Response:
     """Those that are not stored, the newest first: {"items": [...]}; ?state=PENDING,UNMATCHED,FAILED,EMPTY."""
-    values = only(request, ("state", "pretty")).get("state", ["PENDING,UNMATCHED,FAILED"])
-    states = [state.strip().upper() for value in values for state in value.split(",")]
+    states = [state.strip().upper() for state in request[QUERY].get("state", _WAITING)]
     for state in states:
-        if state not in _UNFINISHED:
-            raise bad_parameter("state", f"{state[:40]!r} is not one of {', '.join(_UNFINISHED)}.")
+        if state not in UNFINISHED:
+            raise bad_parameter("state", f"{shortened(state)!r} is not one of {', '.join(UNFINISHED)}.")
     found = await select_unfinished(
         request.app[STATE].pool, await request.app[STATE].account_id(), [state.lower() for state in states], _MOST
     )
-    return json_response(request, encode({"items": found}))
+    return json_response(request, encode(RecordingList(found)))
 
 
 async def list_of_call(request: web.Request) -> web.Response:
     """A call's recordings in order of time: {"items": [...]}."""
-    only(request, ("pretty",))
     state = request.app[STATE]
     account_id, call_id = await state.account_id(), _id(request)
     if call_id is None or not await call_exists(state.pool, account_id, call_id):
-        raise Problem(404, "call_not_found", "No call has this id. GET /api/v1/calls lists the calls there are.")
+        raise Problem("call_not_found", "No call has this id. GET /api/v1/calls lists the calls there are.")
     found = await select_recordings_of_call(state.pool, account_id, call_id)
     for recording in found:
         await _note(request, account_id, recording.id, "metadata")
-    return json_response(request, encode({"items": found}))
+    return json_response(request, encode(RecordingList(found)))
 
 
 async def get_recording(request: web.Request) -> web.Response:
     """What is known of a recording."""
-    only(request, ("pretty",))
     account_id, recording, _ = await _wanted(request)
     await _note(request, account_id, recording.id, "metadata")
     return json_response(request, encode(recording))
@@ -83,7 +89,7 @@ async def get_audio(request: web.Request) -> web.StreamResponse:
 
     HEAD says how long it is without reading it.
     """
-    asked = only(request, ("redirect", "download"))
+    asked = request[QUERY]
     for name, values in asked.items():
         if values != ["1"]:
             raise bad_parameter(name, "the only value is 1.")
@@ -131,7 +137,6 @@ async def get_audio(request: web.Request) -> web.StreamResponse:
 
 async def get_peaks(request: web.Request) -> web.Response:
     """The waveform, in audiowaveform's JSON; made when it is first asked for, and kept."""
-    only(request, ("pretty",))
     account_id, recording, key = await _wanted(request)
     state = request.app[STATE]
     if key is None:
@@ -142,7 +147,7 @@ async def get_peaks(request: web.Request) -> web.Response:
         try:
             found = await in_thread(waveform, _objects(state).read(key), recording.name or "")
         except NoPeaks as error:
-            raise Problem(404, "no_peaks", f"There is no waveform: {error}.") from error
+            raise Problem("no_peaks", f"There is no waveform: {error}.") from error
         except NoObject as gone:
             raise _gone(recording) from gone
         await insert_peaks(state.pool, account_id, recording.id, found)
@@ -161,10 +166,9 @@ async def delete_hold(request: web.Request) -> web.Response:
 
 async def erase(request: web.Request) -> web.Response:
     """Order a recording's erasure: it cannot be heard from now on, and its object goes as soon as storage is there."""
-    only(request, ("pretty",))
     account_id, recording, _ = await _wanted(request)
     if recording.legal_hold:
-        raise Problem(409, "legal_hold", "This recording is under legal hold; DELETE …/hold first.")
+        raise Problem("legal_hold", "This recording is under legal hold; DELETE …/hold first.")
     state = request.app[STATE]
     if recording.erased_at is None:
         if state.enqueue is None:
@@ -181,18 +185,17 @@ async def erase(request: web.Request) -> web.Response:
             address=request.remote,
             request_id=request[REQUEST_ID],
         ):
-            raise Problem(409, "legal_hold", "This recording is under legal hold; DELETE …/hold first.")
+            raise Problem("legal_hold", "This recording is under legal hold; DELETE …/hold first.")
     return web.Response(status=202, headers={"Cache-Control": "no-store"})
 
 
 async def _hold(request: web.Request, *, held: bool) -> web.Response:
-    only(request, ("pretty",))
     account_id, recording, _ = await _wanted(request)
     if recording.erased_at is not None:
         raise _no_audio(recording)
     await _note(request, account_id, recording.id, "hold" if held else "release")
     if not await set_hold(request.app[STATE].pool, account_id, recording.id, held):
-        raise Problem(410, "recording_erased", "This recording was erased.")
+        raise Problem("recording_erased", "This recording was erased.")
     return web.Response(status=204)
 
 
@@ -203,7 +206,7 @@ async def _wanted(request: web.Request) -> tuple[UUID, Recording, str | None]:
     found = None if recording_id is None else await select_recording(state.pool, account_id, recording_id)
     if found is None:
         raise Problem(
-            404, "recording_not_found", "No recording has this id. GET /api/v1/calls/{id}/recordings lists a call's."
+            "recording_not_found", "No recording has this id. GET /api/v1/calls/{id}/recordings lists a call's."
         )
     recording, key = found
     return account_id, recording, key if recording.erased_at is None else None
@@ -236,9 +239,9 @@ async def _note(
 
 def _no_audio(recording: Recording) -> Problem:
     if recording.erased_at is not None:
-        return Problem(410, "recording_erased", "This recording was erased.", erasedAt=recording.erased_at)
+        return Problem("recording_erased", "This recording was erased.", erasedAt=recording.erased_at)
     why = recording.reason or "it is not stored yet"
-    return Problem(404, "no_audio", f"There is no audio to hear: {recording.state}, {why}.", state=recording.state)
+    return Problem("no_audio", f"There is no audio to hear: {recording.state}, {why}.", state=recording.state)
 
 
 def _objects(state: State) -> "ObjectStore":
@@ -248,14 +251,12 @@ def _objects(state: State) -> "ObjectStore":
 
 
 def _no_storage() -> Problem:
-    return Problem(
-        503, "storage_not_configured", "This server has no object storage: set [recordings] in its settings."
-    )
+    return Problem("storage_not_configured", "This server has no object storage: set [recordings] in its settings.")
 
 
 def _gone(recording: Recording) -> Problem:
     log.error("recording.object_gone", recording=str(recording.id), todo="see what empties the bucket")
-    return Problem(404, "object_missing", "The recording is no longer in the object storage.")
+    return Problem("object_missing", "The recording is no longer in the object storage.")
 
 
 def _matches(header: str | None, etag: str) -> bool:

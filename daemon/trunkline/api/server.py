@@ -45,7 +45,7 @@ class _Connection(web.RequestHandler):
         log.debug("http.refused", status=status, error=type(exc).__name__)
         self._metrics.observe_request("", NOT_HTTP, status, 0.0)
         detail = "This could not be read as an HTTP request, or its line or a header is longer than 8190 bytes."
-        response = Problem(status, "not_http", detail).response("")
+        response = Problem("not_http", detail, status=status).response("")
         response.headers.update(HEADERS)
         response.force_close()
         return response

@@ -36,10 +36,13 @@ class State:
         account: str,
         guard: Guard,
         metrics: Metrics,
+        *,
         head: str | None,
         links: Callable[[], Sequence[Link]],
         objects: "ObjectStore | None",
         enqueue: EnqueueRecordings | None,
+        document: bytes,
+        index: bytes,
     ) -> None:
         self.pool = pool
         self.account = account
@@ -49,6 +52,8 @@ class State:
         self.links = links
         self.objects = objects  # where recordings are; None: not configured
         self.enqueue = enqueue  # has recordings worked on
+        self.document = document  # OpenAPI
+        self.index = index  # the page at /
         self._account_id: UUID | None = None
 
     async def account_id(self) -> UUID:
@@ -57,7 +62,6 @@ class State:
             self._account_id = await select_account(self.pool, self.account)
         if self._account_id is None:
             raise Problem(
-                503,
                 "account_missing",
                 "The account of the configuration (account.name) is not in the database yet; "
                 "`trunkline run` makes it with the first call. Try again then.",

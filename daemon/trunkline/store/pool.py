@@ -26,7 +26,7 @@ _SETTINGS: Final = {
 
 # The writer's connections stay open however long no call comes, for the next one must not pay for a login and cold
 # plans. Keepalives every minute, sent by the server, are what tells a firewall between that they are in use.
-# One plan a statement: they go by index for each row of an array, whatever its length, and planning costs more than that.
+# A statement keeps one plan: it goes by index for each row of an array, whatever its length, and planning costs more.
 _WRITING: Final = {**_SETTINGS, "tcp_keepalives_idle": "60", "plan_cache_mode": "force_generic_plan"}
 
 # Each of the API's statements is made for one index in its order; sorting all of a number's calls is never better.

@@ -6,11 +6,12 @@ no call is known for; `failed` given up. `reason` says why it is not stored, or 
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID, uuid4
 
 import msgspec
 
+from trunkline.calls.record import PausedSpan
 from trunkline.store import writer_sql
 from trunkline.store.pool import Connection, Pool
 
@@ -29,14 +30,14 @@ class Recording(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     id: UUID
     call_id: UUID | None
     channel_id: str | None
-    kind: str
-    state: str
+    kind: Literal["CALL", "VOICEMAIL", "ARI"]
+    state: Literal["PENDING", "STORED", "EMPTY", "UNMATCHED", "FAILED"]
     reason: str | None
     path: str | None
     started_at: datetime | None
     ended_at: datetime | None
     duration_seconds: int | None
-    paused_spans: list[dict[str, Any]]
+    paused_spans: list[PausedSpan]
     legal_hold: bool
     erased_at: datetime | None
     media_file_id: UUID | None
@@ -61,6 +62,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     codec: str = ""
 
 
+_decode_spans: Final = msgspec.json.Decoder(list[PausedSpan]).decode
 _COLUMNS: Final = """recording.id, recording.call_id, recording.channel_id, recording.kind, recording.state,
     recording.reason, recording.path, recording.started_at, recording.ended_at, recording.duration_seconds,
     recording.paused_spans, recording.legal_hold, recording.erased_at, recording.media_file_id, recording.created_at,
@@ -416,7 +418,7 @@ def _recording(row: Any) -> Recording:
     values = {field: row[field] for field in Recording.__struct_fields__}
     values["kind"] = values["kind"].upper()
     values["state"] = values["state"].upper()
-    values["paused_spans"] = msgspec.json.decode(values["paused_spans"])
+    values["paused_spans"] = _decode_spans(values["paused_spans"])
     return Recording(**values)
 
 

@@ -1,0 +1,208 @@
+"""Every route there is: what it may be asked, what it answers, who handles it."""
+
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from trunkline.api import calls, document, health, recordings
+from trunkline.api.contract import Answer, Parameter, Route
+from trunkline.api.parameters import DEFAULT_LIMIT, LONGEST_NUMBER
+from trunkline.calls.record import CallRecord, Direction, Status
+from trunkline.store.queries import MAX_LIMIT
+from trunkline.store.recordings import Recording
+
+_Number = Annotated[str, Meta(min_length=1, max_length=LONGEST_NUMBER)]
+_One = Literal["1"]
+
+_PRETTY: Final = Parameter(name="pretty", about="1: indented, for human eyes.", type=Literal["0", "1"])
+_LIST: Final = (
+    Parameter(name="status", about="Calls in one of these states.", type=Status, many=True),
+    Parameter(name="direction", about="Calls of these directions.", type=Direction, many=True),
+    Parameter(name="from", about="The caller's number, as the PBX saw it or in E.164. A + is %2B.", type=_Number),
+    Parameter(name="to", about="The called number, as the PBX saw it or in E.164.", type=_Number),
+    Parameter(name="number", about="Either side's number; instead of from and to.", type=_Number),
+    Parameter(name="since", about="Started at or after; a date alone is midnight UTC.", type=datetime),
+    Parameter(name="until", about="Started before.", type=datetime),
+    Parameter(
+        name="limit",
+        about=f"How many to a page, {DEFAULT_LIMIT} unless told.",
+        type=Annotated[int, Meta(ge=1, le=MAX_LIMIT)],
+    ),
+    Parameter(name="cursor", about="nextCursor of the page before, with the same filters."),
+    Parameter(name="include", about="legs: with the legs of each call.", type=Literal["legs"], many=True),
+    _PRETTY,
+)
+
+_RECORDING: Final = ("recording_not_found",)
+_STORAGE: Final = ("storage_not_configured", "storage_unavailable")
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/api/v1/calls",
+        handler=calls.list_calls,
+        about="The calls, newest first.",
+        tag="calls",
+        parameters=_LIST,
+        answers=(Answer(about="A page.", type=calls.CallPage),),
+        problems=("bad_cursor",),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/calls/{id}",
+        handler=calls.get_call,
+        about="A call with its legs, transfers, holds and recordings; one that was merged into another is that other.",
+        tag="calls",
+        parameters=(_PRETTY,),
+        answers=(Answer(about="The call.", type=CallRecord),),
+        problems=("call_not_found",),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/calls/{id}/recordings",
+        handler=recordings.list_of_call,
+        about="The recordings of a call, in order of time.",
+        tag="recordings",
+        parameters=(_PRETTY,),
+        answers=(Answer(about="Its recordings.", type=recordings.RecordingList),),
+        problems=("call_not_found",),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/recordings",
+        handler=recordings.list_recordings,
+        about="The recordings that are not stored, and why; the newest first, 200 at most.",
+        tag="recordings",
+        parameters=(
+            Parameter(
+                name="state",
+                about="Those in one of these states.",
+                type=Literal["EMPTY", "FAILED", "PENDING", "UNMATCHED"],
+                many=True,
+            ),
+            _PRETTY,
+        ),
+        answers=(Answer(about="The recordings.", type=recordings.RecordingList),),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/recordings/{id}",
+        handler=recordings.get_recording,
+        about="What is known of a recording.",
+        tag="recordings",
+        parameters=(_PRETTY,),
+        answers=(Answer(about="The recording.", type=Recording),),
+        problems=_RECORDING,
+    ),
+    Route(
+        method="DELETE",
+        path="/api/v1/recordings/{id}",
+        handler=recordings.erase,
+        about="Erase a recording: it cannot be heard from now on, and is gone once the storage has removed it.",
+        tag="recordings",
+        parameters=(_PRETTY,),
+        answers=(Answer(about="Its erasure is ordered.", status=202),),
+        problems=(*_RECORDING, *_STORAGE, "legal_hold"),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/recordings/{id}/audio",
+        handler=recordings.get_audio,
+        about="A recording's sound, whole or a span of it.",
+        tag="recordings",
+        parameters=(
+            Parameter(name="redirect", about="1: lead to a URL of the object storage, good for 60 s.", type=_One),
+            Parameter(name="download", about="1: as a file, not to be played in the page.", type=_One),
+        ),
+        answers=(
+            Answer(about="The whole of it.", content_type="audio/*"),
+            Answer(about="The span that Range asked for.", status=206, content_type="audio/*"),
+            Answer(about="Where it is.", status=302),
+            Answer(about="It is what the client has (If-None-Match).", status=304),
+        ),
+        problems=(*_RECORDING, *_STORAGE, "no_audio", "object_missing", "range_refused", "recording_erased"),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/recordings/{id}/peaks",
+        handler=recordings.get_peaks,
+        about="A recording's waveform, in audiowaveform's JSON, as peaks.js takes it.",
+        tag="recordings",
+        parameters=(_PRETTY,),
+        answers=(Answer(about="The waveform.", type=dict[str, msgspec.Raw]),),
+        problems=(*_RECORDING, *_STORAGE, "no_audio", "no_peaks", "object_missing", "recording_erased"),
+    ),
+    Route(
+        method="PUT",
+        path="/api/v1/recordings/{id}/hold",
+        handler=recordings.put_hold,
+        about="Put a recording under legal hold: nothing deletes it.",
+        tag="recordings",
+        parameters=(_PRETTY,),
+        answers=(Answer(about="It is held.", status=204),),
+        problems=(*_RECORDING, "recording_erased"),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/v1/recordings/{id}/hold",
+        handler=recordings.delete_hold,
+        about="End a recording's legal hold.",
+        tag="recordings",
+        parameters=(_PRETTY,),
+        answers=(Answer(about="It is held no more.", status=204),),
+        problems=(*_RECORDING, "recording_erased"),
+    ),
+    Route(
+        method="GET",
+        path="/healthz",
+        handler=health.healthz,
+        about="Is the process alive? It says nothing of PostgreSQL or a PBX.",
+        tag="daemon",
+        open=True,
+        parameters=(_PRETTY,),
+        answers=(Answer(about="It is.", type=health.Health),),
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=health.readyz,
+        about="Is everything there: database, migrations, every PBX? Without a key neither PBXs nor reasons are named.",
+        tag="daemon",
+        open=True,
+        parameters=(_PRETTY,),
+        answers=(
+            Answer(about="It is.", type=health.Readiness),
+            Answer(about="Something is missing.", status=503, type=health.Readiness),
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=health.metrics,
+        about="For Prometheus, as text or OpenMetrics.",
+        tag="daemon",
+        answers=(Answer(about="The metrics.", content_type="text/plain"),),
+    ),
+    Route(
+        method="GET",
+        path="/api/openapi.json",
+        handler=document.openapi,
+        about="This document.",
+        tag="daemon",
+        open=True,
+        parameters=(_PRETTY,),
+        answers=(Answer(about="OpenAPI 3.1.", type=dict[str, msgspec.Raw]),),
+    ),
+    Route(
+        method="GET",
+        path="/",
+        handler=document.index,
+        about="The routes, with links.",
+        open=True,
+        answers=(Answer(about="HTML.", content_type="text/html"),),
+    ),
+)
+
+OPEN: Final = frozenset(route.path for route in ROUTES if route.open)
