@@ -12,6 +12,7 @@ from house import ACCOUNT, House
 from served import Serve, Served
 
 from trunkline.api import create_app, listening
+from trunkline.api.state import STATE
 from trunkline.embedded.postgres import Postgres
 from trunkline.embedded.s3 import S3Server
 from trunkline.metrics import Metrics
@@ -76,6 +77,6 @@ async def serve(house: House, database_url: str) -> AsyncIterator[Serve]:
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())
-            return Served(url, client, metrics)
+            return Served(url, client, app[STATE])
 
         yield start

@@ -1,6 +1,8 @@
 """`create_app`: the routes, over one pool, for one account."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -28,11 +30,13 @@ def create_app(
     links: Callable[[], Sequence[Link]] = tuple,
     objects: "ObjectStore | None" = None,
     enqueue: EnqueueRecordings | None = None,
+    origins: Sequence[str] = (),
 ) -> web.Application:
     """Make the application that serves one account's calls; it takes the pool over for reading and never closes it.
 
     `keys`: any of them lets a request in; none: only loopback names are answered. `head`: the newest migration, for
     readiness. `links`: how the PBX links stand now, asked at each /readyz; on the asyncio thread.
+    `origins`: of other sites whose pages may open a WebSocket.
     `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
     The database need not be there yet.
     """
@@ -48,6 +52,23 @@ def create_app(
         enqueue=enqueue,
         document=render_openapi(ROUTES),
         index=render_index(ROUTES),
+        origins=origins,
     )
+    app.cleanup_ctx.append(_following)
+    app.on_shutdown.append(_stop)
     app.add_routes([route.served() for route in ROUTES])
     return app
+
+
+async def _following(app: web.Application) -> AsyncIterator[None]:
+    """The feed runs as long as the application is served."""
+    running = asyncio.create_task(app[STATE].feed.run(), name="api.feed")
+    yield
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def _stop(app: web.Application) -> None:
+    """Sockets and long polls are over before the connections are waited for."""
+    app[STATE].feed.stop()

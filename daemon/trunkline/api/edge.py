@@ -11,9 +11,8 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from trunkline.api.health import KNOWN
 from trunkline.api.problem import Problem
-from trunkline.api.state import REQUEST_ID, STATE
+from trunkline.api.state import DEADLINE, KNOWN, REQUEST_ID, STATE
 from trunkline.recordings.faults import StoreFault
 from trunkline.store.faults import advice, of_the_server
 
@@ -47,6 +46,7 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         if (request.content_length or 0) > MAX_BODY:
             raise Problem("body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
         async with asyncio.timeout(HANDLER_TIMEOUT_S) as deadline:
+            request[DEADLINE] = deadline
             response = await handler(request)
     except Problem as problem:
         response = problem.response(request_id)
@@ -66,6 +66,9 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         else:
             log.exception("http.failed", **told)
             response = _failed().response(request_id)
+    if response.prepared:  # a WebSocket that is over: its time says nothing
+        state.metrics.observe_request(request.method, route, response.status, 0.0)
+        return response
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = request_id

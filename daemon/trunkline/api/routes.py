@@ -6,9 +6,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from trunkline.api import calls, document, health, recordings
+from trunkline.api import calls, document, health, live, recordings
 from trunkline.api.contract import Answer, Parameter, Route
-from trunkline.api.parameters import DEFAULT_LIMIT, LONGEST_NUMBER
+from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
 from trunkline.calls.record import CallRecord, Direction, Status
 from trunkline.store.queries import MAX_LIMIT
 from trunkline.store.recordings import Recording
@@ -37,6 +37,23 @@ _LIST: Final = (
 
 _RECORDING: Final = ("recording_not_found",)
 _STORAGE: Final = ("storage_not_configured", "storage_unavailable")
+
+_EVENTS: Final = (
+    Parameter(
+        name="after",
+        about="The seq of the last event that was seen.",
+        type=Annotated[int, Meta(ge=0, le=2**63 - 1)],
+    ),
+    Parameter(
+        name="types",
+        about="Only these: call.ended, or call.* for all of calls.",
+        type=Annotated[str, Meta(pattern=r"^[a-z_]{1,32}\.([a-z_]{1,32}|\*)$")],
+        many=True,
+    ),
+    Parameter(
+        name="extension", about="Only what concerns this extension: it rings, rang, or has answered.", type=_Number
+    ),
+)
 
 ROUTES: Final = (
     Route(
@@ -153,6 +170,40 @@ ROUTES: Final = (
         parameters=(_PRETTY,),
         answers=(Answer(about="It is held no more.", status=204),),
         problems=(*_RECORDING, "recording_erased"),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/events",
+        handler=live.list_events,
+        about="What has happened, in order, from the first event on or behind `after`; with `wait` as soon as it does.",
+        tag="events",
+        parameters=(
+            *_EVENTS,
+            Parameter(
+                name="limit",
+                about=f"How many at most, {DEFAULT_EVENTS} unless told.",
+                type=Annotated[int, Meta(ge=1, le=MAX_EVENTS)],
+            ),
+            Parameter(
+                name="wait",
+                about="How many seconds to wait for the first; 0 unless told.",
+                type=Annotated[int, Meta(ge=0, le=MAX_WAIT_S)],
+            ),
+            _PRETTY,
+        ),
+        answers=(Answer(about="Events; none where there are none yet.", type=live.EventPage),),
+        problems=("cursor_ahead",),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/ws",
+        handler=live.open_socket,
+        about="The same over a WebSocket, from now on or behind `after`. See docs/api.md.",
+        tag="events",
+        open=True,  # the key may come as a subprotocol or in the first message
+        parameters=_EVENTS,
+        answers=(Answer(about="A WebSocket.", status=101),),
+        problems=("no_websocket", "origin_not_allowed"),
     ),
     Route(
         method="GET",

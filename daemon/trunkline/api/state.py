@@ -1,5 +1,6 @@
 """What the handlers of one app share, and how they answer."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from trunkline.api.feed import Feed
 from trunkline.api.guard import Guard
 from trunkline.api.parameters import pretty
 from trunkline.api.problem import Problem
@@ -43,6 +45,7 @@ class State:
         enqueue: EnqueueRecordings | None,
         document: bytes,
         index: bytes,
+        origins: Sequence[str],
     ) -> None:
         self.pool = pool
         self.account = account
@@ -54,6 +57,9 @@ class State:
         self.enqueue = enqueue  # has recordings worked on
         self.document = document  # OpenAPI
         self.index = index  # the page at /
+        self.origins = frozenset(origins)  # of other sites' pages that are let in
+        self.feed = Feed(pool, self.account_id)
+        self.sockets: set[web.WebSocketResponse] = set()
         self._account_id: UUID | None = None
 
     async def account_id(self) -> UUID:
@@ -71,6 +77,8 @@ class State:
 
 
 STATE: web.AppKey[State] = web.AppKey("state", State)
+KNOWN = web.RequestKey("known", bool)  # whether the request came with a key, or needs none
+DEADLINE = web.RequestKey("deadline", asyncio.Timeout)  # of the handler
 REQUEST_ID = web.RequestKey("request_id", str)  # also in the log, the answer and the audit
 
 
