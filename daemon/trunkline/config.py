@@ -241,15 +241,20 @@ _VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_S
 }
 
 
+def locate(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the settings are: `file`, else $TRUNKLINE_CONFIG, else trunkline.toml."""
+    return Path(file or environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+
+
 def load(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings from `file`, else $TRUNKLINE_CONFIG, else trunkline.toml. Raises ConfigError."""
-    path = Path(file or environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+    path = locate(file, environ)
     return check(_read(path), source=str(path), base=path.parent, environ=environ)
 
 
 def load_database(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Database:
     """Read only [database], for commands that need no PBX; the environment alone will do. Raises ConfigError."""
-    path = Path(file or environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+    path = locate(file, environ)
     from_environment = any(
         variable in environ for variable, (section, _) in _VARIABLES.items() if section == "database"
     )
