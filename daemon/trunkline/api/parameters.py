@@ -44,7 +44,7 @@ def only(request: web.Request, allowed: Collection[str]) -> dict[str, list[str]]
                 400,
                 "unknown_parameter",
                 f"{_shown(name)} is not a parameter of this route; allowed: {', '.join(allowed)}.",
-                parameter=_shown(name),
+                parameter=_harmless(name),
                 allowed=list(allowed),
             )
         if not value:
@@ -148,6 +148,10 @@ def _limit(found: dict[str, list[str]]) -> int:
 
 
 def _shown(value: str) -> str:
-    """Return what the client wrote, short and harmless enough to be written back."""
+    """Return what the client wrote, in quotes, short and harmless enough to be written back."""
+    return repr(_harmless(value))
+
+
+def _harmless(value: str) -> str:
     shown = "".join(c if c.isprintable() else "\ufffd" for c in value[:40])
-    return repr(shown + ("…" if len(value) > 40 else ""))
+    return shown + ("…" if len(value) > 40 else "")
