@@ -401,6 +401,7 @@ def _measure_recordings(metrics: Metrics, service: "RecordingService") -> None:
         families.OBJECT_STORE_UP: lambda: 0 if uploader.breaker.fault is not None else 1,
         families.SPOOL_FREE: lambda: sweeper.free_bytes if sweeper.free_bytes >= 0 else math.nan,
         families.SPOOL_FILES: lambda: sweeper.files,
+        families.SPOOL_UNREAD: lambda: sweeper.unread,
     }
     for family, read in readings.items():
         metrics.pull(family, "", read)
