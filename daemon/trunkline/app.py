@@ -304,7 +304,7 @@ class _Pools:
         enqueue: EnqueueRecordings | None = None
         service = None
         if settings.recordings.endpoint:
-            from trunkline.recordings.jobs import enqueue_recordings  # here: 20 MB, for who uses it
+            from trunkline.recordings.jobs import enqueue_recordings  # here: 14 MB, for who uses it
 
             enqueue = enqueue_recordings
             service = await open_recordings(

@@ -1,7 +1,6 @@
 """`create_app`: the routes, over one pool, for one account."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -10,11 +9,9 @@ from trunkline.api.edge import MAX_BODY, edge
 from trunkline.api.guard import Guard
 from trunkline.api.state import STATE, Link, State
 from trunkline.metrics import Metrics
+from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
 from trunkline.store.recordings import EnqueueRecordings
-
-if TYPE_CHECKING:
-    from trunkline.recordings.objects import ObjectStore
 
 
 def create_app(
@@ -25,7 +22,7 @@ def create_app(
     keys: Sequence[str] = (),
     head: str | None = None,
     links: Callable[[], Sequence[Link]] = tuple,
-    objects: "ObjectStore | None" = None,
+    objects: ObjectStore | None = None,
     enqueue: EnqueueRecordings | None = None,
 ) -> web.Application:
     """Make the application that serves one account's calls; it takes the pool over for reading and never closes it.

@@ -1,7 +1,7 @@
 """What the handlers of one app share, and how they answer."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -11,12 +11,10 @@ from trunkline.api.guard import Guard
 from trunkline.api.parameters import pretty
 from trunkline.api.problem import Problem
 from trunkline.metrics import Metrics
+from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings
-
-if TYPE_CHECKING:
-    from trunkline.recordings.objects import ObjectStore  # 10 MB, for who uses it
 
 
 class Link(NamedTuple):
@@ -38,7 +36,7 @@ class State:
         metrics: Metrics,
         head: str | None,
         links: Callable[[], Sequence[Link]],
-        objects: "ObjectStore | None",
+        objects: ObjectStore | None,
         enqueue: EnqueueRecordings | None,
     ) -> None:
         self.pool = pool
