@@ -44,6 +44,24 @@ def run_command(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def run_until_the_link_is_down(*words: str) -> tuple[str, str]:
+    """Run the daemon, and stop it; what it logged, and what was mapped into its memory."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "trunkline", "run", *words], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        shown = ""
+        for line in process.stderr:
+            shown += line
+            if "link.down" in line:
+                break
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        process.send_signal(signal.SIGTERM)
+        shown += process.stderr.read()
+        assert process.wait(20) == 0
+    return shown, mapped
+
+
 def test_run_refuses_wrong_settings_and_shows_no_secret(tmp_path: Path) -> None:
     ran = run_command("run", "--config", settings_file(tmp_path, "mysql://u:canary@h/d", "prot = 3\n"))
     assert ran.returncode == 2
@@ -64,20 +82,7 @@ def test_run_says_why_neither_pbx_nor_database_is_there_and_stops_when_asked(tmp
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and never listening: nobody else can have it, and it refuses
         url = f"postgresql://u:canary@127.0.0.1:{closed.getsockname()[1]}/d"
-        with subprocess.Popen(
-            [sys.executable, "-m", "trunkline", "run", "--config", settings_file(tmp_path, url)],
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stderr is not None
-            shown = ""
-            for line in process.stderr:
-                shown += line
-                if "link.down" in line:
-                    break
-            process.send_signal(signal.SIGTERM)
-            shown += process.stderr.read()
-            assert process.wait(20) == 0
+        shown, _ = run_until_the_link_is_down("--config", settings_file(tmp_path, url))
     assert "database.away" in shown
     assert "check that PostgreSQL runs" in shown
     assert "is Asterisk running" in shown
@@ -94,20 +99,7 @@ def test_run_holds_neither_what_migrates_nor_an_s3_client_that_nothing_was_asked
     file = tmp_path / "trunkline.toml"
     settings_file(tmp_path, empty_url, f'[recordings]\nendpoint = "http://127.0.0.1:1"\n{keys}')
     file.write_text(file.read_text().replace("[http]", 'recordings = "monitor"\n[http]'))
-    with subprocess.Popen(
-        [sys.executable, "-m", "trunkline", "run", "--migrate", "--config", str(file)],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        shown = ""
-        for line in process.stderr:
-            shown += line
-            if "link.down" in line:
-                break
-        mapped = Path(f"/proc/{process.pid}/maps").read_text()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+    shown, mapped = run_until_the_link_is_down("--migrate", "--config", str(file))
     assert f"after={HEAD}" in shown  # of database.migrated
     assert "pydantic_core" in mapped  # pgqueuer's: what is loaded is seen here
     assert "/sqlalchemy/" not in mapped
