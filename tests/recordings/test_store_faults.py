@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from trunkline.embedded.s3 import S3Server
 from trunkline.recordings.breaker import Breaker
+from trunkline.recordings.faults import StoreFault
 from trunkline.recordings.jobs import JobRunner
 from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.upload import Uploader
@@ -226,3 +227,21 @@ async def test_the_storage_is_killed_under_thirty_recordings(house: House) -> No
         assert house.uploader.stored == 30
         await house.uploader.breaker.close()
         house.store.close()
+
+
+async def test_the_client_is_made_once_when_the_storage_is_first_asked(s3: S3Server) -> None:
+    made: list[str] = []
+    store = ObjectStore(s3.endpoint, BUCKET, s3.access_key, s3.secret_key, opened=lambda: made.append("made"))
+    store.close()
+    assert not made
+    await asyncio.gather(*(asyncio.to_thread(store.exists, "nothing") for _ in range(8)))
+    assert made == ["made"]
+    store.close()
+
+
+async def test_a_region_that_is_none_is_a_fault_of_the_storage_with_advice() -> None:
+    store = ObjectStore("http://127.0.0.1:1", BUCKET, "a", "b", region="no region!")
+    with pytest.raises(StoreFault, match="it cannot be asked: invalid region") as told:
+        store.check()
+    assert "recordings.endpoint and region" in told.value.todo
+    assert told.value.of_the_store

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -13,11 +12,9 @@ from trunkline.api.guard import Guard
 from trunkline.api.routes import OPEN, ROUTES
 from trunkline.api.state import STATE, Link, State
 from trunkline.metrics import Metrics
+from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
 from trunkline.store.recordings import EnqueueRecordings
-
-if TYPE_CHECKING:
-    from trunkline.recordings.objects import ObjectStore
 
 
 def create_app(
@@ -28,7 +25,7 @@ def create_app(
     keys: Sequence[str] = (),
     head: str | None = None,
     links: Callable[[], Sequence[Link]] = tuple,
-    objects: "ObjectStore | None" = None,
+    objects: ObjectStore | None = None,
     enqueue: EnqueueRecordings | None = None,
     origins: Sequence[str] = (),
 ) -> web.Application:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -13,12 +13,10 @@ from trunkline.api.guard import Guard
 from trunkline.api.parameters import pretty
 from trunkline.api.problem import Problem
 from trunkline.metrics import Metrics
+from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings
-
-if TYPE_CHECKING:
-    from trunkline.recordings.objects import ObjectStore  # 10 MB, for who uses it
 
 
 class Link(NamedTuple):
@@ -41,7 +39,7 @@ class State:
         *,
         head: str | None,
         links: Callable[[], Sequence[Link]],
-        objects: "ObjectStore | None",
+        objects: ObjectStore | None,
         enqueue: EnqueueRecordings | None,
         document: bytes,
         index: bytes,

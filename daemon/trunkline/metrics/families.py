@@ -158,6 +158,9 @@ SPOOL_FREE = Pulled(
     "trunkline_recordings_spool_free_bytes", "gauge", "Room left where the PBX records; the least of several PBXs."
 )
 SPOOL_FILES = Pulled("trunkline_recordings_spool_files", "gauge", "Files where the PBX records, as last swept.")
+SPOOL_UNREAD = Pulled(
+    "trunkline_recordings_spool_unread_folders", "gauge", "Folders there, and in mailboxes, that cannot be read."
+)
 
 PULLED = (
     EVENTS_READ,
@@ -196,4 +199,5 @@ PULLED = (
     OBJECT_STORE_UP,
     SPOOL_FREE,
     SPOOL_FILES,
+    SPOOL_UNREAD,
 )
