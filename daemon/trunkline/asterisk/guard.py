@@ -148,7 +148,7 @@ class Guard:
                     if not _TIMESTAMP.fullmatch(fields["Timestamp"]):
                         return self._refused("timestamp")
                     now = float(fields["Timestamp"])
-            return tuple.__new__(Event, (frame.kind, now, fields))  # half the cost of Event(...)
+            return Event(frame.kind, now, fields)
         return self._check_irregular(frame, now)
 
     def _judge(self, shape: Shape) -> str:
@@ -172,7 +172,7 @@ class Guard:
         return _GENUINE
 
     def _check_irregular(self, frame: Frame, now: float) -> Event | None:
-        kind, fields, _, repeated, irregular = frame
+        kind, fields, repeated, irregular = frame.kind, frame.fields, frame.repeated, frame.irregular
         if not kind:
             if irregular and "Response" not in fields:
                 self._refused("continuation")
