@@ -316,6 +316,8 @@ class Decoder:
         systemname = judge.systemname if judge is not None and trusted else None
         match, read = _layout(shape.keys, self._fields, systemname, trusted)
         head.layouts.append((match, read, shape, trusted))
+        if trusted:
+            head.match, head.read = match, read
 
     def _count(self, what: str) -> None:
         self.bad[what] = self.bad.get(what, 0) + 1
