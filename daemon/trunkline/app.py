@@ -215,6 +215,7 @@ class _Daemon:
             links=self._links,
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
             enqueue=self._pools.enqueue,
+            origins=http.origins,
         )
         try:
             await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))

@@ -6,6 +6,7 @@ trunkline.example.toml explains each key to the admin.
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -111,6 +112,9 @@ class Pbx(Section, frozen=True, kw_only=True):
         return problems
 
 
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", re.ASCII)
+
+
 class Http(Section, frozen=True, kw_only=True):
     """The API's listener."""
 
@@ -118,6 +122,10 @@ class Http(Section, frozen=True, kw_only=True):
     port: FreePort = 8080
     api_keys: Annotated[
         tuple[Secret, ...], Meta(description=f"a list of keys, each of {SHORTEST_KEY} or more characters, no spaces")
+    ] = ()
+
+    origins: Annotated[
+        tuple[str, ...], Meta(description='a list of origins of web pages, such as "https://crm.example.com"')
     ] = ()
 
     def problems(self, unread: Collection[str]) -> list[str]:
@@ -128,6 +136,11 @@ class Http(Section, frozen=True, kw_only=True):
             if len(text) < SHORTEST_KEY or not text.isascii() or not text.isprintable() or " " in text:
                 wanted = f"{SHORTEST_KEY} or more printable ASCII characters, no spaces"
                 problems.append(f"api_keys: key {n} is too short or not printable; allowed: {wanted}")
+        problems += [
+            f'origins: {origin[:60]!r} is no origin; allowed: scheme and host alone, such as "https://crm.example.com"'
+            for origin in self.origins
+            if not _ORIGIN.fullmatch(origin)
+        ]
         if not self.api_keys and "api_keys" not in unread and not _loopback(self.host):
             problems.append(
                 f"host: {self.host!r} can be reached from other machines and there is no API key; "
