@@ -109,14 +109,19 @@ def call(number: int) -> tuple[str, list[bytes]]:
 
 
 @asynccontextmanager
-async def daemon(directory: Path, url: str, *, pbx: str = "", more: str = "") -> AsyncIterator[tuple[Ami, int]]:
-    """A daemon that follows a scripted AMI, and its process id. `pbx`: keys of [[pbx]]; `more`: sections."""
+async def daemon(
+    directory: Path, url: str, *, pbx: str = "", more: str = "", port: int = 0
+) -> AsyncIterator[tuple[Ami, int]]:
+    """A daemon that follows a scripted AMI, and its process id.
+
+    pbx: keys of [[pbx]]; more: sections; port: HTTP's, 0 for any.
+    """
     ami = Ami()
     async with await ami.serve():
         settings = directory / "trunkline.toml"
         settings.write_text(
             f'[database]\nurl = "{url}"\n[[pbx]]\nhost = "127.0.0.1"\nport = {ami.port}\nsecret = "x"\nregion = "GB"\n'
-            f'{pbx}[http]\nport = 0\n[log]\nlevel = "warning"\n{more}'
+            f'{pbx}[http]\nport = {port}\n[log]\nlevel = "warning"\n{more}'
         )
         process = subprocess.Popen([sys.executable, "-m", "trunkline", "run", "--config", str(settings)])
         try:
@@ -145,9 +150,6 @@ async def latency(ami: Ami, connection: Any, seconds: float, *, number: int = 0)
 
     await connection.add_listener("trunkline_event", notified)
     last = await connection.fetchval("SELECT coalesce(max(seq), 0) FROM event")
-    live: list[list[tuple[str, bytes]]] = []
-    began = time.perf_counter()
-    expected = 0
 
     async def read() -> None:
         nonlocal last
@@ -164,6 +166,23 @@ async def latency(ami: Ami, connection: Any, seconds: float, *, number: int = 0)
                     took.append((now - at) * 1000)
 
     reading = asyncio.create_task(read())
+    expected = await pace(ami, seconds, sent, number)
+    deadline = time.perf_counter() + 10
+    while len(took) < expected and time.perf_counter() < deadline:
+        await asyncio.sleep(0.05)
+    reading.cancel()
+    await asyncio.wait([reading])
+    await connection.remove_listener("trunkline_event", notified)
+    if len(took) < expected:
+        raise SystemExit(f"{expected - len(took)} of {expected} events never became rows")
+    return took
+
+
+async def pace(ami: Ami, seconds: float, sent: dict[tuple[str, str], float], number: int = 0) -> int:
+    """RATE events a second; `sent` tells when those were sent that make event rows. Returns how many of these."""
+    live: list[list[tuple[str, bytes]]] = []
+    began = time.perf_counter()
+    expected = 0
     step_s = 0.01
     due = 0.0
     while (elapsed := time.perf_counter() - began) < seconds:
@@ -191,15 +210,7 @@ async def latency(ami: Ami, connection: Any, seconds: float, *, number: int = 0)
         await ami.send(out)
         if due > elapsed:
             await asyncio.sleep(due - elapsed)
-    deadline = time.perf_counter() + 10
-    while len(took) < expected and time.perf_counter() < deadline:
-        await asyncio.sleep(0.05)
-    reading.cancel()
-    await asyncio.wait([reading])
-    await connection.remove_listener("trunkline_event", notified)
-    if len(took) < expected:
-        raise SystemExit(f"{expected - len(took)} of {expected} events never became rows")
-    return took
+    return expected
 
 
 def flood_bytes(rounds: int) -> list[bytes]:
