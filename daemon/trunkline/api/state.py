@@ -56,6 +56,9 @@ class State:
         self.document = document  # OpenAPI
         self.index = index  # the page at /
         self.origins = frozenset(origins)  # of other sites' pages that are let in
+        # Whoever asks first is answered first: the pool's own line lets newcomers past those who wait. One connection
+        # is the feed's.
+        self.room = asyncio.Semaphore(max(1, pool.get_max_size() - 1))
         self.feed = Feed(pool, self.account_id)
         self.sockets: set[web.WebSocketResponse] = set()
         self._account_id: UUID | None = None
