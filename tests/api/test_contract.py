@@ -57,6 +57,7 @@ async def test_schemathesis_finds_nothing(serve: Serve, pool: Pool, account_id: 
         *("--exclude-path", "/api/v1/ws"),  # it speaks no WebSocket
         *("--max-examples", "15", "--seed", "1", "--generation-database", "none", "--no-color"),
         "--continue-on-failure",
+        cwd=tmp_path,  # it keeps what it found there
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
