@@ -11,6 +11,8 @@ from trunkline.embedded.s3 import S3Server
 from trunkline.store import migrate
 from trunkline.store.pool import open_pool
 
+pytest.register_assert_rewrite("daemon_process", "house", "stage", "vault")  # what they assert is told as a test's is
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
