@@ -17,8 +17,8 @@ from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver, AsyncpgPoolDriver
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
 from pgqueuer.adapters.persistence.queries import Queries
 from pgqueuer.core.qm import QueueManager
-from pgqueuer.domain.errors import RetryRequested
-from pgqueuer.domain.models import Job
+from pgqueuer.domain.errors import FailingListenerError, RetryRequested
+from pgqueuer.domain.models import HealthCheckEvent, Job
 from pgqueuer.domain.settings import DBSettings
 
 from trunkline.store.faults import of_the_server, summary
@@ -73,6 +73,20 @@ async def enqueue_recordings(connection: Connection, recording_ids: Sequence[UUI
         )
 
 
+class Manager(QueueManager):
+    """pgqueuer's, which asks whether its LISTEN works before it has sent it: on a busy machine that answer never comes.
+
+    After 10 s it would end for it, and the queue with it for some seconds.
+    """
+
+    async def listener_healthy(self, timeout: timedelta = timedelta(seconds=10)) -> HealthCheckEvent:
+        """Ask once more. Raises FailingListenerError, and as asyncpg does."""
+        try:
+            return await super().listener_healthy(timeout)
+        except FailingListenerError:
+            return await super().listener_healthy(timeout)
+
+
 class JobRunner:
     """Runs the jobs for as long as `run` is not cancelled.
 
@@ -91,7 +105,7 @@ class JobRunner:
         """Never returns; a database that is away is waited for."""
         logging.getLogger("pgqueuer").setLevel(logging.CRITICAL)  # what it says, we say with the recording's id
         while True:
-            manager = QueueManager(queries(AsyncpgPoolDriver(self._pool)))
+            manager = Manager(queries(AsyncpgPoolDriver(self._pool)))
             manager.entrypoint(QUEUE)(self._run)
             running = asyncio.create_task(
                 manager.run(

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from trunkline.recordings.faults import StoreFault
 from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.recordings.spool import Found, RecordingSpool
 from trunkline.recordings.threads import in_thread
@@ -27,6 +28,7 @@ from trunkline.store.sweeping import (
     insert_linked,
     insert_messages,
     revive_missing,
+    say_waiting,
     select_channels,
     select_integration,
     select_known,
@@ -59,14 +61,19 @@ class Sweeper:
         grace_s: float = GRACE_S,
         keep: bool = False,
         mailboxes: Callable[[], Mapping[str, RecordingSpool]] = dict,
+        away: Callable[[], StoreFault | None] = lambda: None,
     ) -> None:
-        """`spools` and `mailboxes`: where the PBXs of these names record, and where they keep voicemail."""
+        """`spools` and `mailboxes`: where the PBXs of these names record, and where they keep voicemail.
+
+        away: what the storage does not work for; those that wait and have not been tried say so too.
+        """
         self._pool = pool
         self._account = account
         self._spools = spools
         self._mailboxes = mailboxes
         self._every_s = every_s
         self._grace_s = grace_s
+        self._away = away
         self._keep = keep  # stored files stay, so that they are there is nothing to act on
         self._low = False
         self._unread: frozenset[tuple[str, str]] = frozenset()  # PBX and name of folders of which it was said
@@ -108,6 +115,8 @@ class Sweeper:
             files += len(found)
             for some in chunked(found, BATCH):
                 await self._settle(integration, spool, some)
+            if (fault := self._away()) is not None:
+                await say_waiting(self._pool, integration["id"], f"object storage: {fault.reason}")
             if not hidden:
                 await delete_gone(self._pool, integration["id"], [spool.path_of(file.name) for file in found])
         for pbx, spool in self._mailboxes().items():
