@@ -18,8 +18,8 @@ import structlog
 import trio
 
 from trunkline.aio import AsyncioThread, open_asyncio_thread
+from trunkline.api import Access, create_app, serve
 from trunkline.api import Link as LinkState
-from trunkline.api import create_app, serve
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.link import Link
 from trunkline.asterisk.session import Credentials
@@ -209,7 +209,7 @@ class _Daemon:
             self._pools.reading,
             account=self._settings.account.name,
             metrics=self._metrics,
-            keys=[key.reveal() for key in http.api_keys],
+            access=_access(self._settings),
             head=HEAD,
             links=self._links,
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
@@ -229,7 +229,7 @@ class _Daemon:
         url = self._settings.database.url.reveal()
         try:
             with trio.fail_after(REACH_S):
-                found = await self._aio.call(select_migration, self._pools.reading)
+                found = await self._aio.call(self._pools.migration)
             if migrate and found != HEAD:
                 await trio.to_thread.run_sync(_migrate, url, abandon_on_cancel=True)
                 found = HEAD
@@ -298,7 +298,7 @@ class _Pools:
     async def open(cls, settings: Settings, spools: _Spools) -> "_Pools":
         """Open without needing the database. Raises SpoolError."""
         url, account = settings.database.url.reveal(), settings.account.name
-        writing, reading = await open_pool(url), await open_pool(url, max_size=8, reading=True)
+        writing, reading = await open_pool(url), await open_pool(url, max_size=8, reading=True, account=account)
         enqueue: EnqueueRecordings | None = None
         service = None
         if settings.recordings.endpoint:
@@ -320,6 +320,10 @@ class _Pools:
         except SpoolError as error:
             log.error("spool.failed", error=str(error))
             return []
+
+    async def migration(self) -> str | None:
+        """The revision that the schema is at; asked as who writes, for an older schema lacks the API's role."""
+        return await select_migration(self._writing)
 
     async def make_account(self) -> None:
         """Make the account, so that the API has one to serve before the first call. Raises as asyncpg does."""
@@ -371,6 +375,17 @@ async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -
         spools,
         mailboxes,
         keeping,
+    )
+
+
+def _access(settings: Settings) -> Access:
+    http, auth = settings.http, settings.auth
+    return Access(
+        keys=[key.reveal() for key in http.api_keys],
+        required=auth.required,
+        secret=auth.secret.reveal().encode() if auth.secret is not None else None,
+        origins=http.allowed_origins,
+        rate_limit=http.rate_limit,
     )
 
 

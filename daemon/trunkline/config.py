@@ -20,6 +20,7 @@ from trunkline.config_reading import ConfigError, Reader, Secret, Section
 DEFAULT_FILE = "trunkline.toml"
 FILE_VARIABLE = "TRUNKLINE_CONFIG"
 SHORTEST_KEY = 16
+SHORTEST_SECRET = 32
 
 Port = Annotated[int, Meta(ge=1, le=65535, description="a port, 1 to 65535")]
 FreePort = Annotated[int, Meta(ge=0, le=65535, description="a port, 1 to 65535, or 0 for any free one")]
@@ -118,20 +119,40 @@ class Http(Section, frozen=True, kw_only=True):
         tuple[Secret, ...], Meta(description=f"a list of keys, each of {SHORTEST_KEY} or more characters, no spaces")
     ] = ()
 
+    allowed_origins: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^https?://[^/\s]+\Z")], ...],
+        Meta(description='a list of other sites\' origins such as ["https://crm.example.com"]'),
+    ] = ()
+    rate_limit: Annotated[
+        float, Meta(ge=0, le=100_000, description="requests a second of each key or user, 0 for no limit")
+    ] = 0.0
+
     def problems(self) -> list[str]:
-        """Refuse guessable keys, and an open door: without a key only this machine may ask."""
+        """Refuse guessable keys."""
         problems = []
         for n, key in enumerate(self.api_keys, 1):
             text = key.reveal()
             if len(text) < SHORTEST_KEY or not text.isascii() or not text.isprintable() or " " in text:
                 wanted = f"{SHORTEST_KEY} or more printable ASCII characters, no spaces"
                 problems.append(f"api_keys: key {n} is too short or not printable; allowed: {wanted}")
-        if not self.api_keys and not _loopback(self.host):
-            problems.append(
-                f"host: {self.host!r} can be reached from other machines and there is no API key; "
-                'allowed: a loopback address such as "127.0.0.1", or any with api_keys or api_key_file'
-            )
         return problems
+
+
+class Auth(Section, frozen=True, kw_only=True):
+    """Users that log in, and who must."""
+
+    required: bool = False  # nobody is let in without a key or a login, from this machine neither
+    secret: (
+        Annotated[Secret, Meta(description=f"a text of {SHORTEST_SECRET} or more characters; left out: made")] | None
+    ) = None
+
+    def problems(self) -> list[str]:
+        """Refuse a secret that can be guessed: who has it can log in as anybody."""
+        if self.secret is not None and len(self.secret.reveal().encode()) < SHORTEST_SECRET:
+            return [
+                f"secret: is too short; allowed: {SHORTEST_SECRET} or more characters, such as `openssl rand -hex 32`"
+            ]
+        return []
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -197,6 +218,7 @@ class Settings(Section, frozen=True, kw_only=True):
     """Everything that was configured."""
 
     account: Account = Account()
+    auth: Auth = Auth()
     database: Database
     pbx: tuple[Pbx, ...]
     http: Http = Http()
@@ -207,6 +229,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
 _SECTIONS: dict[str, type[Section]] = {
     "account": Account,
+    "auth": Auth,
     "database": Database,
     "http": Http,
     "log": Log,
@@ -216,6 +239,7 @@ _SECTIONS: dict[str, type[Section]] = {
 }
 _FILE_KEYS = {
     ("database", "url_file"): "url",
+    ("auth", "secret_file"): "secret",
     ("pbx", "secret_file"): "secret",
     ("http", "api_key_file"): "api_keys",
     ("recordings", "access_key_file"): "access_key",
@@ -223,6 +247,8 @@ _FILE_KEYS = {
 }
 _VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_SECRET_FILE for the nth [[pbx]]
     "TRUNKLINE_ACCOUNT_NAME": ("account", "name"),
+    "TRUNKLINE_AUTH_SECRET": ("auth", "secret"),
+    "TRUNKLINE_AUTH_SECRET_FILE": ("auth", "secret_file"),
     "TRUNKLINE_DATABASE_URL": ("database", "url"),
     "TRUNKLINE_DATABASE_URL_FILE": ("database", "url_file"),
     "TRUNKLINE_HTTP_API_KEYS": ("http", "api_keys"),  # separated by commas
@@ -296,6 +322,7 @@ def check(
     if not rows and not any(problem.startswith("pbx:") for problem in reader.problems):
         reader.problems.append("pbx: there is none; allowed: one [[pbx]] section for each PBX, with host and secret")
     _refuse_twins(values["pbx"], reader)
+    _refuse_open_door(values["http"], values["auth"], reader)
     if reader.problems:
         raise ConfigError(source, reader.problems)
     return Settings(**values)
@@ -352,6 +379,15 @@ def _refuse_twins(pbxs: tuple[Pbx | None, ...], reader: Reader) -> None:
             first = seen.setdefault((pbx.host.lower(), pbx.ami_port), n)
             if first != n:
                 reader.problems.append(f"pbx[{n}].host: is the same PBX as pbx[{first}]; allowed: each PBX once")
+
+
+def _refuse_open_door(http: Http | None, auth: Auth | None, reader: Reader) -> None:
+    """Where anybody is let in, only this machine may ask."""
+    if http is not None and auth is not None and not http.api_keys and not auth.required and not _loopback(http.host):
+        reader.problems.append(
+            f"http.host: {http.host!r} can be reached from other machines and there is no API key; allowed: "
+            'a loopback address such as "127.0.0.1", or any with api_keys, api_key_file, or auth.required'
+        )
 
 
 def _loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from typing import Any, Final
 from uuid import UUID
 
 import aiohttp
@@ -10,16 +11,21 @@ import pytest
 import pytest_asyncio
 from served import ACCOUNT, Serve, Served, insert_calls
 
-from trunkline.api import Link, create_app, listening
+from trunkline.api import Access, Link, create_app, listening
 from trunkline.embedded.postgres import Postgres
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool, open_pool
 
+URLS: Final[dict[Pool, str]] = {}  # where a pool leads
+
 
 @pytest_asyncio.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
+    """Sees every row; an API that is served from it does not."""
     async with await open_pool(database_url, reading=True) as pool:
+        URLS[pool] = database_url
         yield pool
+        del URLS[pool]
 
 
 @pytest_asyncio.fixture
@@ -46,12 +52,17 @@ def shared_url(postgres: Postgres, migrated: str) -> Iterator[str]:
 @pytest_asyncio.fixture
 async def shared_pool(shared_url: str) -> AsyncIterator[Pool]:
     async with await open_pool(shared_url, reading=True) as pool:
+        URLS[pool] = shared_url
         yield pool
+        del URLS[pool]
 
 
 @pytest_asyncio.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=...)`."""
+    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=...)`, and whatever Access takes.
+
+    It sees the database of `pool`, as the daemon's API does: its own account's rows only.
+    """
     async with AsyncExitStack() as stack:
 
         async def start(
@@ -61,9 +72,14 @@ async def serve() -> AsyncIterator[Serve]:
             keys: Sequence[str] = (),
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
+            **access: Any,
         ) -> Served:
             metrics = Metrics("test")
-            app = create_app(pool, account=account, keys=keys, head=head, links=links, metrics=metrics)
+            if pool in URLS:
+                pool = await stack.enter_async_context(await open_pool(URLS[pool], reading=True, account=account))
+            app = create_app(
+                pool, account=account, access=Access(keys, **access), head=head, links=links, metrics=metrics
+            )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())
             return Served(url, client, metrics)

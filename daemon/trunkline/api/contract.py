@@ -11,8 +11,10 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from trunkline.api.guard import CALLER
 from trunkline.api.parameters import read_query
 from trunkline.api.problem import Problem
+from trunkline.identity.scopes import allows
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -47,6 +49,8 @@ class Route:
     path: as aiohttp and OpenAPI write it, `/api/v1/calls/{id}`. problems: the codes of problem.PROBLEMS beside those
     that every route knows. tag: the heading it stands under; None for what no client of the API is to know.
     open: answered without a key, for it tells nothing about calls. body: the type of the JSON that it takes.
+    scope: what its caller must hold, of identity.scopes.SCOPES; "" is nothing but to be known; None: that of its tag,
+    `TAG:read` for GET and `TAG:write` for all else.
     """
 
     method: str
@@ -59,6 +63,16 @@ class Route:
     problems: tuple[str, ...] = ()
     tag: str | None = None
     open: bool = False
+    scope: str | None = None
+
+    @property
+    def needs(self) -> str | None:
+        """The scope that a caller must hold; "": he must be known; None: he need not even be that."""
+        if self.open:
+            return None
+        if self.scope is not None:
+            return self.scope
+        return f"{self.tag}:{'read' if self.method == 'GET' else 'write'}"
 
     def served(self) -> web.RouteDef:
         """What aiohttp's router takes; GET is HEAD too."""
@@ -67,6 +81,15 @@ class Route:
         )
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if self.needs and not allows(request[CALLER].scopes, self.needs):
+            raise Problem(
+                "scope_missing",
+                f"This needs the scope {self.needs}, which this key or user does not have. An admin can give it.",
+                headers={
+                    "WWW-Authenticate": f'Bearer realm="trunkline", error="insufficient_scope", scope="{self.needs}"'
+                },
+                scope=self.needs,
+            )
         request[QUERY] = read_query(request, {parameter.name: parameter.many for parameter in self.parameters})
         if self.body is not None:
             request[BODY] = await _read_body(request, self.body)

@@ -43,12 +43,13 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = request[REQUEST_ID] = _request_id(request)
     deadline = None
     try:
-        request[KNOWN] = state.guard.check(request, route)
-        if (request.content_length or 0) > MAX_BODY:
-            raise Problem("body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
         async with asyncio.timeout(HANDLER_TIMEOUT_S) as deadline:
+            request[KNOWN] = await state.guard.check(request, route)
+            if (request.content_length or 0) > MAX_BODY:
+                raise Problem("body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
             response = await handler(request)
     except Problem as problem:
+        state.metrics.count_refusal(problem.code)
         response = problem.response(request_id)
     except web.HTTPException as refused:
         response = _refused(request, refused).response(request_id)

@@ -173,7 +173,7 @@ async def erase(request: web.Request) -> web.Response:
     if recording.erased_at is None:
         if state.enqueue is None:
             raise _no_storage()
-        who = actor(request, state.guard)
+        who = actor(request)
         detail = f"asked for by {who}"
         if not await order_erasure(
             state.pool,
@@ -230,7 +230,7 @@ async def _note(
         account_id,
         recording_id,
         action,
-        actor=actor(request, state.guard),
+        actor=actor(request),
         address=request.remote,
         request_id=request[REQUEST_ID],
         detail=detail,

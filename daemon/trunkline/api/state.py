@@ -1,6 +1,6 @@
 """What the handlers of one app share, and how they answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
@@ -10,6 +10,8 @@ from aiohttp import web
 from trunkline.api.guard import Guard
 from trunkline.api.parameters import pretty
 from trunkline.api.problem import Problem
+from trunkline.identity.known import Known
+from trunkline.identity.limits import Buckets
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
@@ -27,6 +29,20 @@ class Link(NamedTuple):
     detail: str = ""
 
 
+class Access(NamedTuple):
+    """Who is let in, as the settings say."""
+
+    keys: Sequence[str] = ()  # each may do everything
+    required: bool = False  # nobody is let in without a key or a login, also where `keys` is empty
+    secret: bytes | None = None  # signs access tokens; None: one of the database's own
+    origins: Sequence[str] = ()  # of other sites whose pages may refresh a session
+    rate_limit: float = 0.0  # requests a second of each caller; 0: no limit
+
+
+OPEN_HERE = Access()
+"""Everybody on this machine, and nobody else."""
+
+
 class State:
     """One app's share of the process."""
 
@@ -34,9 +50,10 @@ class State:
         self,
         pool: Pool,
         account: str,
-        guard: Guard,
+        access: Access,
         metrics: Metrics,
         *,
+        open_routes: Collection[str],
         head: str | None,
         links: Callable[[], Sequence[Link]],
         objects: "ObjectStore | None",
@@ -46,7 +63,11 @@ class State:
     ) -> None:
         self.pool = pool
         self.account = account
-        self.guard = guard
+        self.access = access
+        known = Known(pool, self.account_id, secret=access.secret)
+        buckets = Buckets(access.rate_limit) if access.rate_limit else None
+        self.guard = Guard(access.keys, open_routes, known, required=access.required, buckets=buckets)
+        self.known = known
         self.metrics = metrics
         self.head = head  # the newest migration; None: not checked
         self.links = links
