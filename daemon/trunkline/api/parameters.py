@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
+from uuid import UUID
 
 from aiohttp import web
 
@@ -81,7 +82,7 @@ def calls_query(found: dict[str, list[str]]) -> CallsQuery:
         if part not in INCLUDE:
             raise bad_parameter("include", f"{_shown(part)} is not known; allowed: {', '.join(INCLUDE)}.")
     cursor = found["cursor"][0] if "cursor" in found else None
-    return CallsQuery(narrow, _limit(found), cursor, "legs" in include)
+    return CallsQuery(narrow, read_limit(found, DEFAULT_LIMIT, MAX_LIMIT), cursor, "legs" in include)
 
 
 def pretty(request: web.Request) -> bool:
@@ -137,13 +138,24 @@ def _time(name: str, found: dict[str, list[str]]) -> datetime | None:
     )
 
 
-def _limit(found: dict[str, list[str]]) -> int:
+def read_limit(found: dict[str, list[str]], default: int, most: int) -> int:
+    """How many to a page. Raises Problem."""
     if "limit" not in found:
-        return DEFAULT_LIMIT
+        return default
     value = found["limit"][0]
-    if not _INTEGER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
-        raise bad_parameter("limit", f"{_shown(value)} is not allowed; allowed: 1 to {MAX_LIMIT}.")
+    if not _INTEGER.fullmatch(value) or not 1 <= int(value) <= most:
+        raise bad_parameter("limit", f"{_shown(value)} is not allowed; allowed: 1 to {most}.")
     return int(value)
+
+
+def read_id(request: web.Request) -> UUID | None:
+    """The path's id; None where it is none as we write them: UUID() also reads braces, urn:uuid: and no hyphens."""
+    text = request.match_info["id"]
+    try:
+        found = UUID(text)
+    except ValueError:
+        return None
+    return found if str(found) == text.lower() else None
 
 
 def shortened(value: str) -> str:

@@ -64,6 +64,9 @@ EVERYWHERE: Final = (
 )  # fmt: skip
 """The codes that every route may answer with."""
 
+WITH_BODY: Final = ("bad_body", "bad_json", "not_json")
+"""… and those of every route that takes a body."""
+
 
 class Problem(Exception):
     """A request that is answered with an error.

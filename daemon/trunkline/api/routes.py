@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from trunkline.api import calls, document, health, recordings
 from trunkline.api.contract import Answer, Parameter, Route
+from trunkline.api.identity_routes import IDENTITY_ROUTES
 from trunkline.api.parameters import DEFAULT_LIMIT, LONGEST_NUMBER
 from trunkline.calls.record import CallRecord, Direction, Status
 from trunkline.store.queries import MAX_LIMIT
@@ -38,7 +39,7 @@ _LIST: Final = (
 _RECORDING: Final = ("recording_not_found",)
 _STORAGE: Final = ("storage_not_configured", "storage_unavailable")
 
-ROUTES: Final = (
+ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET",
         path="/api/v1/calls",
@@ -154,6 +155,7 @@ ROUTES: Final = (
         answers=(Answer(about="It is held no more.", status=204),),
         problems=(*_RECORDING, "recording_erased"),
     ),
+    *IDENTITY_ROUTES,
     Route(
         method="GET",
         path="/healthz",
@@ -183,6 +185,7 @@ ROUTES: Final = (
         handler=health.metrics,
         about="For Prometheus, as text or OpenMetrics.",
         tag="daemon",
+        scope="metrics:read",
         answers=(Answer(about="The metrics.", content_type="text/plain"),),
     ),
     Route(

@@ -1,7 +1,7 @@
 """What the handlers of one app share, and how they answer."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -11,14 +11,18 @@ from trunkline.api.guard import Guard
 from trunkline.api.parameters import pretty
 from trunkline.api.problem import Problem
 from trunkline.identity.known import Known
-from trunkline.identity.limits import Buckets
+from trunkline.identity.limits import Buckets, Tries
+from trunkline.identity.passwords import Passwords
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings
+from trunkline.store.users import LOCKED_S, MOST_TRIES
 
 if TYPE_CHECKING:
     from trunkline.recordings.objects import ObjectStore  # 10 MB, for who uses it
+
+TRIES_OF_ADDRESS: Final = 50  # wrong passwords from one address, before none is looked at for LOCKED_S
 
 
 class Link(NamedTuple):
@@ -68,6 +72,10 @@ class State:
         buckets = Buckets(access.rate_limit) if access.rate_limit else None
         self.guard = Guard(access.keys, open_routes, known, required=access.required, buckets=buckets)
         self.known = known
+        self.passwords = Passwords()
+        # Beside those of each user, which are in the database: what comes from one address, and for nobody's email.
+        self.tries_of_address = Tries(TRIES_OF_ADDRESS, LOCKED_S, forget_s=LOCKED_S)
+        self.tries_of_nobody = Tries(MOST_TRIES, LOCKED_S)
         self.metrics = metrics
         self.head = head  # the newest migration; None: not checked
         self.links = links
