@@ -41,32 +41,35 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     resource = request.match_info.route.resource
     route = UNMATCHED if resource is None else resource.canonical
     request_id = request[REQUEST_ID] = _request_id(request)
-    deadline = None
+    deadline, problem = None, None
+    response: web.StreamResponse
     try:
         async with asyncio.timeout(HANDLER_TIMEOUT_S) as deadline:
             request[KNOWN] = await state.guard.check(request, route)
             if (request.content_length or 0) > MAX_BODY:
                 raise Problem("body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
             response = await handler(request)
-    except Problem as problem:
-        state.metrics.count_refusal(problem.code)
-        response = problem.response(request_id)
+    except Problem as refused:
+        problem = refused
     except web.HTTPException as refused:
-        response = _refused(request, refused).response(request_id)
+        problem = _refused(request, refused)
     except Exception as error:
         told = {"request_id": request_id, "route": route, "method": request.method}
         if isinstance(error, StoreFault):
             log.warning("http.storage_away", error=str(error), **told)
-            response = _storage_away().response(request_id)
+            problem = _storage_away()
         elif isinstance(error, asyncpg.QueryCanceledError) or (deadline is not None and deadline.expired()):
             log.warning("http.too_slow", **told)
-            response = _too_slow().response(request_id)
+            problem = _too_slow()
         elif of_the_server(error):
             log.warning("http.database_away", error=type(error).__name__, advice=advice(error), **told)
-            response = _database_away().response(request_id)
+            problem = _database_away()
         else:
             log.exception("http.failed", **told)
-            response = _failed().response(request_id)
+            problem = _failed()
+    if problem is not None:
+        state.metrics.count_refusal(problem.code)
+        response = problem.response(request_id)
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = request_id

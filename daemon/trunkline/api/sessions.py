@@ -123,7 +123,7 @@ async def _authenticate(
     locked_s = state.tries_of_address.begin(address)
     found = None
     if not locked_s:
-        found = await begin_login(state.pool, account_id, email)
+        found = await begin_login(state.pool, account_id, by(request), email)
         # Whoever is not there is locked out just as well, or that would tell.
         locked_s = state.tries_of_nobody.begin(email) if found is None else found.locked_s
     if locked_s:

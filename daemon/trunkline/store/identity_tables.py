@@ -68,10 +68,10 @@ audit: Final = Table(
     id_column(),
     account_column(),
     # "user:ID", "api_key:ID", "key:" and the beginning of the digest of a key of the settings, "loopback", "cli:NAME",
-    # or the part of the daemon that did it
+    # "nobody" who has not logged in yet, or the part of the daemon that did it
     word("actor"),
     word("action"),
-    word("subject"),  # "user:ID", "api_key:ID"
+    word("subject"),  # "user:ID", "api_key:ID"; "nobody": no user has the email that was tried
     now_column("at"),
     text_column("address"),  # of the client
     text_column("request_id"),

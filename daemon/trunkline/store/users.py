@@ -40,6 +40,10 @@ WITH wanted AS (
         locked_until = CASE WHEN app_user.locked_until IS NULL AND failed_logins + 1 >= {MOST_TRIES}
             THEN now() + interval '{LOCKED_S} seconds' END
     FROM wanted WHERE app_user.id = wanted.id AND wanted.locked IS NOT TRUE
+), noted AS (
+    INSERT INTO audit (account_id, actor, action, subject, address, request_id)
+    SELECT $1, 'nobody', 'login.tried', coalesce('user:' || wanted.id, 'nobody'), $3, $4
+    FROM (SELECT 1) AS always LEFT JOIN wanted ON true
 )
 SELECT app_user.id, app_user.password_hash, app_user.token_generation, app_user.disabled_at IS NOT NULL AS disabled,
     coalesce(wanted.locked, false) AS locked, wanted.wait_s
@@ -174,12 +178,12 @@ async def delete_user(pool: Pool, account_id: UUID, by: By, user_id: UUID) -> Re
     return None
 
 
-async def begin_login(database: Connection | Pool, account_id: UUID, email: str) -> LoginTry | None:
+async def begin_login(database: Connection | Pool, account_id: UUID, by: By, email: str) -> LoginTry | None:
     """Count a try to log in as the user of this email (in lowercase); None when there is none.
 
-    MOST_TRIES in a row, and no other may be made for LOCKED_S.
+    MOST_TRIES in a row, and no other may be made for LOCKED_S. One commit either way: a disk that is slow would tell.
     """
-    row: Any = await database.fetchrow(_BEGIN_LOGIN, account_id, email)
+    row: Any = await database.fetchrow(_BEGIN_LOGIN, account_id, email, by.address, by.request_id)
     if row is None:
         return None
     locked_s = max(row["wait_s"], 1.0) if row["locked"] else 0.0
