@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from trunkline.api.guard import CALLER
+from trunkline.api.guard import CALLER, key_missing
 from trunkline.api.parameters import read_query
 from trunkline.api.problem import Problem
 from trunkline.identity.scopes import allows
@@ -81,19 +81,26 @@ class Route:
         )
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        if self.needs and not allows(request[CALLER].scopes, self.needs):
-            raise Problem(
-                "scope_missing",
-                f"This needs the scope {self.needs}, which this key or user does not have. An admin can give it.",
-                headers={
-                    "WWW-Authenticate": f'Bearer realm="trunkline", error="insufficient_scope", scope="{self.needs}"'
-                },
-                scope=self.needs,
-            )
+        if self.needs is not None:
+            _check_scope(request, self.needs)
         request[QUERY] = read_query(request, {parameter.name: parameter.many for parameter in self.parameters})
         if self.body is not None:
             request[BODY] = await _read_body(request, self.body)
         return await self.handler(request)
+
+
+def _check_scope(request: web.Request, needed: str) -> None:
+    """Raise Problem where the caller may not do what takes this scope."""
+    caller = request.get(CALLER)
+    if caller is None:  # another method of the path is open
+        raise key_missing()
+    if not allows(caller.scopes, needed):
+        raise Problem(
+            "scope_missing",
+            f"This needs the scope {needed}, which this key or user does not have. An admin can give it.",
+            headers={"WWW-Authenticate": f'Bearer realm="trunkline", error="insufficient_scope", scope="{needed}"'},
+            scope=needed,
+        )
 
 
 async def _read_body(request: web.Request, type_: Any) -> Any:

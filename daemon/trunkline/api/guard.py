@@ -113,7 +113,7 @@ class Guard:
             return await self.identify(credentials)
         if not self.guarded:
             return _LOOPBACK
-        raise Problem("key_missing", f"This route needs an API key or a login. {_HOW}", headers=_CHALLENGE)
+        raise key_missing()
 
     async def _holder(self, text: str) -> Caller:
         digest = digest_of(text)
@@ -146,6 +146,11 @@ class Guard:
         if user is None or user.generation != claims.generation:
             raise _refused("its session is over")
         return Caller(f"user:{claims.user_id}", "user", SCOPES_OF[Role(user.role)], claims.user_id, claims.session)
+
+
+def key_missing() -> Problem:
+    """The problem of who does not say who he is."""
+    return Problem("key_missing", f"This route needs an API key or a login. {_HOW}", headers=_CHALLENGE)
 
 
 def actor(request: web.Request) -> str:

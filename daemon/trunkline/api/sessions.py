@@ -20,7 +20,7 @@ from trunkline.store.audit import By
 from trunkline.store.sessions import REFRESH_DAYS, close_all_sessions, close_session, open_session, rotate
 from trunkline.store.users import begin_login, end_login, select_user, update_user
 
-COOKIE: Final = "trunkline_refresh"
+COOKIE: Final = "tl_refresh"
 REFRESH_PATH: Final = "/api/v1/auth/refresh"
 _NOT_KEPT: Final = {"Cache-Control": "no-store"}
 

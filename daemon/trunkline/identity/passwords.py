@@ -36,12 +36,10 @@ class Passwords:
             return await asyncio.to_thread(self._verify, known, password)
 
     def _verify(self, known: str | None, password: str) -> bool:
-        if known is None:
-            if self._nobody is None:
-                self._nobody = hash_password("nobody's")
-            _matches(self._nobody, password)
-            return False
-        return _matches(known, password)
+        if self._nobody is None:  # whoever comes first pays for it, so that this tells nothing either
+            self._nobody = hash_password("nobody's")
+        right = _matches(known or self._nobody, password)
+        return right and known is not None
 
 
 def needs_rehash(known: str) -> bool:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from trunkline.store.audit import By, insert_audit
@@ -143,6 +144,15 @@ async def update_user(
 
     Who is disabled or gets another password is logged out everywhere. The last admin who can log in stays one.
     """
+    try:
+        return await _update_user(pool, account_id, by, user_id, changes)
+    except asyncpg.UniqueViolationError:  # somebody took the email in the same moment
+        return "email_taken"
+
+
+async def _update_user(
+    pool: Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object]
+) -> User | Refusal:
     async with pool.acquire() as connection, connection.transaction():
         demoted = changes.get("role", "ADMIN") != "ADMIN" or changes.get("disabled") is True
         if demoted and await _is_last_admin(connection, account_id, user_id):
