@@ -13,7 +13,8 @@ ACCOUNT_SETTING: Final = "trunkline.account"
 NAME_SETTING: Final = "trunkline.account_name"
 
 TODO: Final = f"""\
-the role that migrates may not make the roles of row level security. Have an administrator of the server run, once:
+the role that migrates may not make the roles of row level security, or not join them. Have an administrator of the
+server run, once (the first two where another database has not brought them already):
     CREATE ROLE {CORE_ROLE} NOLOGIN;
     CREATE ROLE {API_ROLE} NOLOGIN;
     GRANT {CORE_ROLE}, {API_ROLE} TO %(me)s;
