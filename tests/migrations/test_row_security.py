@@ -258,8 +258,9 @@ def test_an_owner_who_may_not_is_told_what_an_administrator_has_to_do(fresh: Pos
 def test_who_is_in_neither_role_sees_nothing_not_even_as_the_owner(fresh: Postgres) -> None:
     url = owner(fresh, "NOCREATEROLE")
     name = urlsplit(url).username
-    for statement in TODO.splitlines()[1:]:
-        fresh.execute(statement % {"me": name})
+    for line in TODO.splitlines():
+        if line.endswith(";"):
+            fresh.execute(line % {"me": name})
     migrate.upgrade(url)
     asyncio.run(write_and_read(url))
     fresh.execute(f"REVOKE {CORE_ROLE} FROM {name}")
