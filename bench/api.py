@@ -25,7 +25,7 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from trunkline.api import create_app, serve
+from trunkline.api import Access, create_app, serve
 from trunkline.embedded.postgres import Postgres
 from trunkline.metrics import Metrics, families
 from trunkline.store import migrate
@@ -132,9 +132,9 @@ async def ours(dsn: str) -> None:
         metrics.pull(families.EVENTS_READ, pbx, lambda: kinds)
         metrics.pull(families.EVENTS_SKIPPED, pbx, lambda: kinds)
     app = create_app(
-        await open_pool(dsn, max_size=8, reading=True),
+        await open_pool(dsn, max_size=8, reading=True, account="default"),
         account="default",
-        keys=["bench-key-0123456789"],
+        access=Access(keys=["bench-key-0123456789"]),
         metrics=metrics,
     )
     await serve(app, "127.0.0.1", 0, lambda url: print(url, flush=True))

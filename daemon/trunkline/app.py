@@ -19,8 +19,8 @@ import trio
 
 from trunkline import migrating
 from trunkline.aio import AsyncioThread, open_asyncio_thread
+from trunkline.api import Access, create_app, serve
 from trunkline.api import Link as LinkState
-from trunkline.api import create_app, serve
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.link import Link
 from trunkline.asterisk.session import Credentials
@@ -210,12 +210,11 @@ class _Daemon:
             self._pools.reading,
             account=self._settings.account.name,
             metrics=self._metrics,
-            keys=[key.reveal() for key in http.api_keys],
+            access=_access(self._settings),
             head=HEAD,
             links=self._links,
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
             enqueue=self._pools.enqueue,
-            origins=http.origins,
         )
         try:
             await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
@@ -230,7 +229,7 @@ class _Daemon:
         """Refuse an older schema. A database that is away is no reason not to start: calls are spooled meanwhile."""
         try:
             with trio.fail_after(REACH_S):
-                found = await self._aio.call(select_migration, self._pools.reading)
+                found = await self._aio.call(self._pools.migration)
             if migrate and found != HEAD:
                 await migrating.migrate(self._settings.database.url.reveal())
                 found = HEAD
@@ -301,7 +300,7 @@ class _Pools:
     async def open(cls, settings: Settings, spools: _Spools) -> "_Pools":
         """Open without needing the database. Raises SpoolError."""
         url, account = settings.database.url.reveal(), settings.account.name
-        writing, reading = await open_pool(url), await open_pool(url, max_size=8, reading=True)
+        writing, reading = await open_pool(url), await open_pool(url, max_size=8, reading=True, account=account)
         enqueue: EnqueueRecordings | None = None
         service = None
         if settings.recordings.endpoint:
@@ -323,6 +322,10 @@ class _Pools:
         except SpoolError as error:
             log.error("spool.failed", error=str(error))
             return []
+
+    async def migration(self) -> str | None:
+        """The revision that the schema is at; asked as who writes, for an older schema lacks the API's role."""
+        return await select_migration(self._writing)
 
     async def make_account(self) -> None:
         """Make the account, so that the API has one to serve before the first call. Raises as asyncpg does."""
@@ -375,6 +378,17 @@ async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -
         spools,
         mailboxes,
         keeping,
+    )
+
+
+def _access(settings: Settings) -> Access:
+    http, auth = settings.http, settings.auth
+    return Access(
+        keys=[key.reveal() for key in http.api_keys],
+        required=auth.required,
+        secret=auth.secret.reveal().encode() if auth.secret is not None else None,
+        origins=http.allowed_origins,
+        rate_limit=http.rate_limit,
     )
 
 

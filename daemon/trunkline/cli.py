@@ -66,6 +66,19 @@ COMMANDS = {
         "  trunkline migrate --show         where it is now\n"
         "  trunkline migrate --down 0001    back, keeping what the older schema cannot hold",
     ),
+    "admin": Command(
+        "trunkline.commands.admin",
+        "make, list and revoke users and API keys",
+        "The first admin is made here; afterwards users and keys can also be made over the API.\n\n"
+        "examples:\n"
+        "  trunkline admin create-user ada@example.com --role ADMIN --extension 1001\n"
+        "                                                    asks for the password; or: ... < password.txt\n"
+        "  trunkline admin create-key crm --scopes calls:read recordings:read\n"
+        "                                                    prints the key, this once\n"
+        "  trunkline admin list-keys\n"
+        "  trunkline admin revoke-key tl_Ab3dEf\n\n"
+        "`trunkline admin ACTION --help` says more: `create-key --help` lists the scopes.",
+    ),
     "version": Command("trunkline.commands.version", "print the version"),
 }
 

@@ -8,7 +8,7 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from trunkline.config_reading import ConfigError, Reader, Secret, Section
 DEFAULT_FILE = "trunkline.toml"
 FILE_VARIABLE = "TRUNKLINE_CONFIG"
 SHORTEST_KEY = 16
+SHORTEST_SECRET = 32
 
 Port = Annotated[int, Meta(ge=1, le=65535, description="a port, 1 to 65535")]
 FreePort = Annotated[int, Meta(ge=0, le=65535, description="a port, 1 to 65535, or 0 for any free one")]
@@ -124,12 +125,15 @@ class Http(Section, frozen=True, kw_only=True):
         tuple[Secret, ...], Meta(description=f"a list of keys, each of {SHORTEST_KEY} or more characters, no spaces")
     ] = ()
 
-    origins: Annotated[
-        tuple[str, ...], Meta(description='a list of origins of web pages, such as "https://crm.example.com"')
+    allowed_origins: Annotated[
+        tuple[str, ...], Meta(description='a list of other sites\' origins such as ["https://crm.example.com"]')
     ] = ()
+    rate_limit: Annotated[
+        float, Meta(ge=0, le=100_000, description="requests a second of each key or user, 0 for no limit")
+    ] = 0.0
 
     def problems(self, unread: Collection[str]) -> list[str]:
-        """Refuse guessable keys, and an open door: without a key only this machine may ask."""
+        """Refuse guessable keys."""
         problems = []
         for n, key in enumerate(self.api_keys, 1):
             text = key.reveal()
@@ -137,16 +141,28 @@ class Http(Section, frozen=True, kw_only=True):
                 wanted = f"{SHORTEST_KEY} or more printable ASCII characters, no spaces"
                 problems.append(f"api_keys: key {n} is too short or not printable; allowed: {wanted}")
         problems += [
-            f'origins: {origin[:60]!r} is no origin; allowed: scheme and host alone, such as "https://crm.example.com"'
-            for origin in self.origins
+            f'allowed_origins: {origin[:60]!r} is no origin; allowed: scheme and host alone, such as "https://crm.example.com"'
+            for origin in self.allowed_origins
             if not _ORIGIN.fullmatch(origin)
         ]
-        if not self.api_keys and "api_keys" not in unread and not _loopback(self.host):
-            problems.append(
-                f"host: {self.host!r} can be reached from other machines and there is no API key; "
-                'allowed: a loopback address such as "127.0.0.1", or any with api_keys or api_key_file'
-            )
         return problems
+
+
+class Auth(Section, frozen=True, kw_only=True):
+    """Users that log in, and who must."""
+
+    required: bool = False  # nobody is let in without a key or a login, from this machine neither
+    secret: (
+        Annotated[Secret, Meta(description=f"a text of {SHORTEST_SECRET} or more characters; left out: made")] | None
+    ) = None
+
+    def problems(self, unread: Collection[str]) -> list[str]:
+        """Refuse a secret that can be guessed: who has it can log in as anybody."""
+        if self.secret is not None and len(self.secret.reveal().encode()) < SHORTEST_SECRET:
+            return [
+                f"secret: is too short; allowed: {SHORTEST_SECRET} or more characters, such as `openssl rand -hex 32`"
+            ]
+        return []
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -207,6 +223,7 @@ class Settings(Section, frozen=True, kw_only=True):
     """Everything that was configured."""
 
     account: Account = Account()
+    auth: Auth = Auth()
     database: Database
     pbx: tuple[Pbx, ...]
     http: Http = Http()
@@ -217,6 +234,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
 _SECTIONS: dict[str, type[Section]] = {
     "account": Account,
+    "auth": Auth,
     "database": Database,
     "http": Http,
     "log": Log,
@@ -226,6 +244,7 @@ _SECTIONS: dict[str, type[Section]] = {
 }
 _FILE_KEYS = {
     ("database", "url_file"): "url",
+    ("auth", "secret_file"): "secret",
     ("pbx", "secret_file"): "secret",
     ("http", "api_key_file"): "api_keys",
     ("recordings", "access_key_file"): "access_key",
@@ -233,6 +252,8 @@ _FILE_KEYS = {
 }
 _VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_SECRET_FILE for the nth [[pbx]]
     "TRUNKLINE_ACCOUNT_NAME": ("account", "name"),
+    "TRUNKLINE_AUTH_SECRET": ("auth", "secret"),
+    "TRUNKLINE_AUTH_SECRET_FILE": ("auth", "secret_file"),
     "TRUNKLINE_DATABASE_URL": ("database", "url"),
     "TRUNKLINE_DATABASE_URL_FILE": ("database", "url_file"),
     "TRUNKLINE_HTTP_API_KEYS": ("http", "api_keys"),  # separated by commas
@@ -264,6 +285,15 @@ def load(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
 
 def load_database(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Database:
     """Read only [database], for commands that need no PBX; the environment alone will do. Raises ConfigError."""
+    database = load_sections(file, ("database",), environ)["database"]
+    assert isinstance(database, Database)  # noqa: S101  # what was asked for
+    return database
+
+
+def load_sections(
+    file: str | None, names: Sequence[str], environ: Mapping[str, str] = os.environ
+) -> dict[str, Section]:
+    """Read only some sections, [database] among them, by name. Raises ConfigError."""
     path = locate(file, environ)
     from_environment = any(
         variable in environ for variable, (section, _) in _VARIABLES.items() if section == "database"
@@ -272,10 +302,10 @@ def load_database(file: str | None = None, environ: Mapping[str, str] = os.envir
     reader = Reader(path.parent, _FILE_KEYS)
     tables = _tables(raw, reader)
     _override(tables, environ)
-    database = reader.section("database", Database, tables.get("database", {}))
-    if database is None or reader.problems:
+    found = {name: reader.section(name, _SECTIONS[name], tables.get(name, {})) for name in names}
+    if reader.problems:
         raise ConfigError(str(path), reader.problems)
-    return database
+    return {name: section for name, section in found.items() if section is not None}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -311,6 +341,7 @@ def check(
     if not rows and not any(problem.startswith("pbx:") for problem in reader.problems):
         reader.problems.append("pbx: there is none; allowed: one [[pbx]] section for each PBX, with host and secret")
     _refuse_twins(values["pbx"], reader)
+    _refuse_open_door(values["http"], values["auth"], reader)
     if reader.problems:
         raise ConfigError(source, reader.problems)
     return Settings(**values)
@@ -377,6 +408,15 @@ def _bare_url(text: str) -> bool:
         return False
     bare = url.scheme in ("http", "https") and url.hostname and url.path in ("", "/") and not url.query
     return bool(bare) and "@" not in text
+
+
+def _refuse_open_door(http: Http | None, auth: Auth | None, reader: Reader) -> None:
+    """Where anybody is let in, only this machine may ask."""
+    if http is not None and auth is not None and not http.api_keys and not auth.required and not _loopback(http.host):
+        reader.problems.append(
+            f"http.host: {http.host!r} can be reached from other machines and there is no API key; allowed: "
+            'a loopback address such as "127.0.0.1", or any with api_keys, api_key_file, or auth.required'
+        )
 
 
 def _loopback(host: str) -> bool:

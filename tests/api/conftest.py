@@ -3,25 +3,46 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from uuid import UUID
+from typing import Any, Final
+from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
 import pytest_asyncio
 from served import ACCOUNT, Serve, Served, insert_calls
 
-from trunkline.api import Link, create_app, listening
+from trunkline.api import Access, Link, create_app, listening
 from trunkline.api.state import STATE
 from trunkline.embedded.postgres import Postgres
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool, open_pool
 
+URLS: Final[dict[Pool, str]] = {}  # where a pool leads
+
 
 @pytest_asyncio.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    pool = await open_pool(database_url, reading=True)
-    yield pool
-    pool.terminate()  # the feed of an API that is still served holds a connection
+    """Sees every row; an API that is served from it does not."""
+    async with await open_pool(database_url, reading=True) as pool:
+        URLS[pool] = database_url
+        yield pool
+        del URLS[pool]
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres: Postgres, migrated: str) -> Iterator[str]:
+    """One database for the tests of a module: a copy of the template each would cost more than most of them."""
+    name = f"test_{uuid4().hex}"
+    yield postgres.create_database(name, template=migrated)
+    postgres.drop_database(name)
+
+
+@pytest_asyncio.fixture
+async def emptied_url(module_database: str) -> str:
+    """The URL of the module's database, emptied: what a module takes as its `database_url` that has many tests."""
+    async with await open_pool(module_database) as pool:
+        await pool.execute("TRUNCATE account, jobs.pgqueuer CASCADE")
+    return module_database
 
 
 @pytest_asyncio.fixture
@@ -47,14 +68,18 @@ def shared_url(postgres: Postgres, migrated: str) -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def shared_pool(shared_url: str) -> AsyncIterator[Pool]:
-    pool = await open_pool(shared_url, reading=True)
-    yield pool
-    pool.terminate()
+    async with await open_pool(shared_url, reading=True) as pool:
+        URLS[pool] = shared_url
+        yield pool
+        del URLS[pool]
 
 
 @pytest_asyncio.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=...)`."""
+    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=...)`, and whatever Access takes.
+
+    It sees the database of `pool`, as the daemon's API does: its own account's rows only.
+    """
     async with AsyncExitStack() as stack:
 
         async def start(
@@ -64,10 +89,15 @@ async def serve() -> AsyncIterator[Serve]:
             keys: Sequence[str] = (),
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
-            origins: Sequence[str] = (),
+            **access: Any,
         ) -> Served:
             metrics = Metrics("test")
-            app = create_app(pool, account=account, keys=keys, head=head, links=links, metrics=metrics, origins=origins)
+            if pool in URLS:
+                pool = await open_pool(URLS[pool], reading=True, account=account)
+                stack.callback(pool.terminate)
+            app = create_app(
+                pool, account=account, access=Access(keys, **access), head=head, links=links, metrics=metrics
+            )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())
             return Served(url, client, app[STATE])

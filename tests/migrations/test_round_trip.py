@@ -62,6 +62,17 @@ LIVED_IN = (
        SELECT account_id, id, 'audio', 'loopback', 'bytes=0-' FROM call_recording""",
     "UPDATE lead SET phone_e164 = '+4930123456' WHERE id::text < '3'",
     "UPDATE integration SET status = 'disabled' WHERE id::text < '8'",
+    """INSERT INTO app_user (account_id, email, role, password_hash, failed_logins, locked_until, token_generation,
+           disabled_at)
+       SELECT id, 'viewer@example.com', 'viewer', '$argon2id$', 3, now(), 7, now() FROM account""",
+    """INSERT INTO api_key (account_id, name, prefix, digest, scopes, created_by, expires_at, revoked_at)
+       SELECT account_id, 'crm', 'tl_abc', sha256(id::text::bytea), '{calls:read,admin}', id, now(), now()
+       FROM app_user""",
+    """INSERT INTO refresh_token (digest, account_id, user_id, family, expires_at, rotated_at, address)
+       SELECT sha256(id::text::bytea), account_id, id, gen_random_uuid(), now(), now(), '192.0.2.1' FROM app_user""",
+    "INSERT INTO auth_secret (account_id, secret) SELECT id, 'secret' FROM account",
+    """INSERT INTO audit (account_id, actor, action, subject, detail)
+       SELECT account_id, 'cli:root', 'user.created', 'user:' || id, 'x' FROM app_user""",
 )
 
 
@@ -191,7 +202,7 @@ def test_down_gives_back_the_old_rows(filled_url):
 def test_down_and_up_again_gives_back_everything(head_url):
     before = contents(head_url)
     assert all(before.values()), "a table is empty: fill it"
-    for revision in ("0004", "0003", "0002", "0001"):
+    for revision in ("0006", "0004", "0003", "0002", "0001"):
         migrate.downgrade(head_url, revision)
         migrate.upgrade(head_url)
         after = contents(head_url)

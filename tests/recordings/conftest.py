@@ -10,7 +10,7 @@ import pytest_asyncio
 from house import ACCOUNT, House
 from served import Serve, Served
 
-from trunkline.api import create_app, listening
+from trunkline.api import Access, create_app, listening
 from trunkline.api.state import STATE
 from trunkline.embedded.s3 import S3Server
 from trunkline.metrics import Metrics
@@ -46,14 +46,17 @@ async def house(pool: Pool, s3: S3Server, tmp_path: Path) -> AsyncIterator[House
 async def serve(house: House, database_url: str) -> AsyncIterator[Serve]:
     """Start an API over the house, with a pool such as the daemon gives it: `await serve(keys=[...], objects=...)`."""
     async with AsyncExitStack() as stack:
-        reading = await stack.enter_async_context(await open_pool(database_url, reading=True))
+        reading = await stack.enter_async_context(await open_pool(database_url, reading=True, account=ACCOUNT))
 
         async def start(
             *, account: str = ACCOUNT, keys: Sequence[str] = (), objects: ObjectStore | None = house.store
         ) -> Served:
             metrics = Metrics("test")
+            pool = reading
+            if account != ACCOUNT:
+                pool = await stack.enter_async_context(await open_pool(database_url, reading=True, account=account))
             app = create_app(
-                reading, account=account, metrics=metrics, keys=keys, objects=objects, enqueue=enqueue_recordings
+                pool, account=account, metrics=metrics, access=Access(keys), objects=objects, enqueue=enqueue_recordings
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())

@@ -40,6 +40,10 @@ def test_the_smallest_settings_get_defaults() -> None:
     assert settings.log.format == "pretty"
 
 
+def test_where_a_login_is_required_it_may_listen_anywhere() -> None:
+    assert config.check(_with(http={"host": "0.0.0.0"}, auth={"required": True})).http.host == "0.0.0.0"
+
+
 def test_tls_moves_the_default_port_only() -> None:
     assert config.check(_pbx(tls="on")).pbx[0].ami_port == 5039
     assert config.check(_pbx(tls="on", port=5555)).pbx[0].ami_port == 5555
@@ -63,8 +67,11 @@ REFUSALS = [
     (_with(recordings={**S3, "retention_days": 0}), "recordings.retention_days: 0 is not allowed here"),
     (_pbx(recordings="/nowhere"), "pbx[1].recordings: /nowhere is no directory"),
     (_pbx(recordings_seen_as="/x"), "pbx[1].recordings_seen_as: needs recordings"),
-    (_with(databse={}), "databse: there is no such key; did you mean database? allowed: account, database, http,"),
-    (_with(zzz={}), "zzz: there is no such key; allowed: account, database, http, log, pbx, recordings, spool"),
+    (
+        _with(databse={}),
+        "databse: there is no such key; did you mean database? allowed: account, auth, database, http,",
+    ),
+    (_with(zzz={}), "zzz: there is no such key; allowed: account, auth, database, http, log, pbx, recordings, spool"),
     (_with(log=3), "log: is no section; allowed: [log]"),
     (_with(pbx={"host": "x"}), "pbx: is no list of sections; allowed: [[pbx]]"),
     (_with(pbx=[]), "pbx: is no list of sections; allowed: [[pbx]]"),
@@ -103,10 +110,18 @@ REFUSALS = [
         "http.host: '0.0.0.0' can be reached from other machines and there is no API key",
     ),
     (_with(http={"host": "pbx.example.com"}), "http.host: 'pbx.example.com' can be reached from other machines"),
+    (_with(http={"rate_limit": -1}), "http.rate_limit: -1 is not allowed here; allowed: requests a second"),
+    (_with(http={"allowed_origins": ["https://a/b"]}), "http.allowed_origins: ['https://a/b'] is not allowed here"),
+    (_with(auth={"secret": "x" * 31}), "auth.secret: is too short; allowed: 32 or more characters"),
+    (_with(auth={"secret": 7}), "auth.secret: a number is not allowed here; allowed: a text of 32 or more"),
+    (_with(auth={"required": 1}), "auth.required: 1 is not allowed here; allowed: true or false"),
     (_with(http={"port": -1}), "http.port: -1 is not allowed here; allowed: a port, 1 to 65535, or 0"),
     (_with(http={"api_keys": "one-key-of-20-letters"}), "http.api_keys: a text is not allowed here; allowed: a list"),
-    (_with(http={"origins": ["https://crm.example.com/"]}), "http.origins: 'https://crm.example.com/' is no origin"),
-    (_with(http={"origins": ["*"]}), "http.origins: '*' is no origin; allowed: scheme and host alone"),
+    (
+        _with(http={"allowed_origins": ["https://crm.example.com/"]}),
+        "http.allowed_origins: 'https://crm.example.com/'",
+    ),
+    (_with(http={"allowed_origins": ["*"]}), "http.allowed_origins: '*' is no origin; allowed: scheme and host alone"),
     (_with(http={"api_keys": ["short"]}), "http.api_keys: key 1 is too short or not printable; allowed: 16 or more"),
     (_with(http={"api_keys": ["x" * 20, "y y" * 9]}), "http.api_keys: key 2 is too short or not printable"),
     (_with(log={"level": "trace"}), 'log.level: \'trace\' is not allowed here; allowed: "debug", "info", "warning"'),

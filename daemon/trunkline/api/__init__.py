@@ -4,11 +4,12 @@
 `trunkline run` (where the core lends it its metrics and the state of its links) and alone.
 
 Invariants: every query names the account; every error is a problem (RFC 9457) that says what to do; nothing of what
-went wrong inside ever leaves; without an API key only this machine is answered, and only by a name of this machine.
+went wrong inside ever leaves; every route says which scope it takes; where neither a key is set nor a login required
+only this machine is answered, and only by a name of this machine.
 """
 
 from trunkline.api.app import create_app
 from trunkline.api.server import listening, serve
-from trunkline.api.state import Link
+from trunkline.api.state import Access, Link
 
-__all__ = ["Link", "create_app", "listening", "serve"]
+__all__ = ["Access", "Link", "create_app", "listening", "serve"]

@@ -8,9 +8,8 @@ from aiohttp import web
 
 from trunkline.api.document import render_index, render_openapi
 from trunkline.api.edge import MAX_BODY, edge
-from trunkline.api.guard import Guard
 from trunkline.api.routes import OPEN, ROUTES
-from trunkline.api.state import STATE, Link, State
+from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
 from trunkline.metrics import Metrics
 from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
@@ -22,34 +21,32 @@ def create_app(
     *,
     account: str,
     metrics: Metrics,
-    keys: Sequence[str] = (),
+    access: Access = OPEN_HERE,
     head: str | None = None,
     links: Callable[[], Sequence[Link]] = tuple,
     objects: ObjectStore | None = None,
     enqueue: EnqueueRecordings | None = None,
-    origins: Sequence[str] = (),
 ) -> web.Application:
-    """Make the application that serves one account's calls; it takes the pool over for reading and never closes it.
+    """Make the application that serves one account's calls; it uses the pool and never closes it.
 
-    `keys`: any of them lets a request in; none: only loopback names are answered. `head`: the newest migration, for
-    readiness. `links`: how the PBX links stand now, asked at each /readyz; on the asyncio thread.
-    `origins`: of other sites whose pages may open a WebSocket.
+    `access`: who is let in; by default whoever asks this machine by one of its own names. `head`: the newest
+    migration, for readiness. `links`: how the PBX links stand now, asked at each /readyz; on the asyncio thread.
     `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
-    The database need not be there yet.
+    `pool` should be of `open_pool(account=...)`, which sees no other account. The database need not be there yet.
     """
     app = web.Application(middlewares=[edge], client_max_size=MAX_BODY)
     app[STATE] = State(
         pool,
         account,
-        Guard(keys, OPEN),
+        access,
         metrics,
+        open_routes=OPEN,
         head=head,
         links=links,
         objects=objects,
         enqueue=enqueue,
         document=render_openapi(ROUTES),
         index=render_index(ROUTES),
-        origins=origins,
     )
     app.cleanup_ctx.append(_following)
     app.on_shutdown.append(_stop)

@@ -1,14 +1,13 @@
 """`GET /api/v1/calls` and `GET /api/v1/calls/{id}`."""
 
 from typing import cast
-from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
 from trunkline.api import cursor
 from trunkline.api.contract import QUERY
-from trunkline.api.parameters import calls_query
+from trunkline.api.parameters import calls_query, read_id
 from trunkline.api.problem import Problem
 from trunkline.api.state import STATE, json_response
 from trunkline.calls.record import CallRecord, Leg, encode
@@ -45,12 +44,8 @@ async def get_call(request: web.Request) -> web.Response:
     The id of a call that was folded into another one is answered with that one, and Content-Location says its own URL.
     """
     state = request.app[STATE]
-    text = request.match_info["id"]
-    try:
-        call_id = UUID(text)
-    except ValueError:
-        call_id = None
-    if call_id is None or str(call_id) != text.lower():  # UUID() also reads braces, urn:uuid: and no hyphens
+    call_id = read_id(request)
+    if call_id is None:
         raise _unknown()
     call = await select_call(state.pool, await state.account_id(), call_id)
     if call is None:

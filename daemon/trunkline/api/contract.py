@@ -11,9 +11,11 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from trunkline.api.guard import CALLER, key_missing
 from trunkline.api.parameters import read_query
 from trunkline.api.problem import Problem
 from trunkline.api.state import STATE
+from trunkline.identity.scopes import allows
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,6 +51,8 @@ class Route:
     that every route knows. tag: the heading it stands under; None for what no client of the API is to know.
     open: answered without a key, for it tells nothing about calls. body: the type of the JSON that it takes.
     queues: waits in the line before the database, which is what nearly all of its time is for.
+    scope: what its caller must hold, of identity.scopes.SCOPES; "" is nothing but to be known; None: that of its tag,
+    `TAG:read` for GET and `TAG:write` for all else.
     """
 
     method: str
@@ -62,6 +66,16 @@ class Route:
     tag: str | None = None
     open: bool = False
     queues: bool = True
+    scope: str | None = None
+
+    @property
+    def needs(self) -> str | None:
+        """The scope that a caller must hold; "": he must be known; None: he need not even be that."""
+        if self.open:
+            return None
+        if self.scope is not None:
+            return self.scope
+        return f"{self.tag}:{'read' if self.method == 'GET' else 'write'}"
 
     def served(self) -> web.RouteDef:
         """What aiohttp's router takes; GET is HEAD too."""
@@ -70,6 +84,8 @@ class Route:
         )
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if self.needs is not None:
+            _check_scope(request, self.needs)
         request[QUERY] = read_query(request, {parameter.name: parameter.many for parameter in self.parameters})
         if self.body is not None:
             request[BODY] = await _read_body(request, self.body)
@@ -77,6 +93,20 @@ class Route:
             return await self.handler(request)
         async with request.app[STATE].room:
             return await self.handler(request)
+
+
+def _check_scope(request: web.Request, needed: str) -> None:
+    """Raise Problem where the caller may not do what takes this scope."""
+    caller = request.get(CALLER)
+    if caller is None:  # another method of the path is open
+        raise key_missing()
+    if not allows(caller.scopes, needed):
+        raise Problem(
+            "scope_missing",
+            f"This needs the scope {needed}, which this key or user does not have. An admin can give it.",
+            headers={"WWW-Authenticate": f'Bearer realm="trunkline", error="insufficient_scope", scope="{needed}"'},
+            scope=needed,
+        )
 
 
 async def _read_body(request: web.Request, type_: Any) -> Any:

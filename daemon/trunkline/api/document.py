@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from trunkline.api.contract import Answer, Parameter, Route
-from trunkline.api.problem import CONTENT_TYPE, EVERYWHERE, PROBLEMS
+from trunkline.api.problem import CONTENT_TYPE, EVERYWHERE, PROBLEMS, WITH_BODY
 from trunkline.api.state import STATE, json_response
 
 _ABOUT: Final = """Calls of an Asterisk PBX, their recordings and what happens to them, live.
@@ -73,7 +73,9 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for answer in route.answers:
         responses[str(answer.status)] = {"description": answer.about, **_content(answer, of)}
-    for status, codes in _by_status((*EVERYWHERE, *route.problems)).items():
+    for status, codes in _by_status(
+        (*EVERYWHERE, *(WITH_BODY if route.body is not None else ()), *route.problems)
+    ).items():
         told = "; ".join(f"`{code}`: {PROBLEMS[code][1]}" for code in codes)
         problem = {"allOf": [of[repr(ProblemBody)], {"properties": {"code": {"enum": codes}}}]}
         content = {CONTENT_TYPE: {"schema": problem}}
@@ -83,6 +85,7 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
             responses[str(status)] = {"description": told, "content": content}
     operation = {
         "summary": route.about,
+        **({"description": f"Needs the scope `{route.needs}`."} if route.needs else {}),
         "operationId": route.handler.__name__,
         "tags": [route.tag],
         "parameters": [*_path_parameters(route.path), *(_parameter(one, of) for one in route.parameters)],

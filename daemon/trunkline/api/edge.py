@@ -61,29 +61,32 @@ async def _answer(
     """What the handler answers, or the problem that came up."""
     deadline = None
     try:
-        request[KNOWN] = state.guard.check(request, route)
-        if (request.content_length or 0) > MAX_BODY:
-            raise Problem("body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
         async with asyncio.timeout(HANDLER_TIMEOUT_S) as deadline:
             request[DEADLINE] = deadline
+            request[KNOWN] = await state.guard.check(request, route)
+            if (request.content_length or 0) > MAX_BODY:
+                raise Problem("body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
             return await handler(request)
-    except Problem as problem:
-        return problem.response(request_id)
+    except Problem as refused:
+        problem = refused
     except web.HTTPException as refused:
-        return _refused(request, refused).response(request_id)
+        problem = _refused(request, refused)
     except Exception as error:
         told = {"request_id": request_id, "route": route, "method": request.method}
         if isinstance(error, StoreFault):
             log.warning("http.storage_away", error=str(error), **told)
-            return _storage_away().response(request_id)
-        if isinstance(error, asyncpg.QueryCanceledError) or (deadline is not None and deadline.expired()):
+            problem = _storage_away()
+        elif isinstance(error, asyncpg.QueryCanceledError) or (deadline is not None and deadline.expired()):
             log.warning("http.too_slow", **told)
-            return _too_slow().response(request_id)
-        if of_the_server(error):
+            problem = _too_slow()
+        elif of_the_server(error):
             log.warning("http.database_away", error=type(error).__name__, advice=advice(error), **told)
-            return _database_away().response(request_id)
-        log.exception("http.failed", **told)
-        return _failed().response(request_id)
+            problem = _database_away()
+        else:
+            log.exception("http.failed", **told)
+            problem = _failed()
+    state.metrics.count_refusal(problem.code)
+    return problem.response(request_id)
 
 
 def _request_id(request: web.Request) -> str:

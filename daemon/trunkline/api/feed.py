@@ -39,9 +39,9 @@ class Feed:
         self.reads = 0  # of pages, by the feed itself
 
     async def run(self) -> None:
-        """Never returns; a database that is away is waited for."""
+        """Until it is stopped; a database that is away is waited for."""
         said = False
-        while True:
+        while not self.stopping:  # a connection that breaks may take a cancellation's place
             try:
                 await self._follow(await self._account_id())
             except Problem:
@@ -54,33 +54,34 @@ class Feed:
                 said = True
             else:
                 said = False
-            await asyncio.sleep(_AGAIN_S)
+            if not self.stopping:
+                await asyncio.sleep(_AGAIN_S)
 
     async def _follow(self, account_id: UUID) -> None:
         """Until the connection breaks."""
-        mine = f"{account_id} "
+        mine, lost = f"{account_id} ", asyncio.Event()
 
         def told(connection: object, pid: int, channel: str, payload: object) -> None:
             if str(payload).startswith(mine):
                 self._look.set()
 
         def broken(connection: object) -> None:
+            lost.set()
             self._look.set()
 
         async with self._pool.acquire() as connection:
-            await connection.add_listener(CHANNEL, told)
-            connection.add_termination_listener(broken)
             try:
-                while not connection.is_closed():
+                connection.add_termination_listener(broken)
+                await connection.add_listener(CHANNEL, told)
+                while not (lost.is_set() or self.stopping):
                     self._look.clear()
                     await self._catch_up(connection, account_id)
                     with suppress(TimeoutError):
                         async with asyncio.timeout(POLL_S):
                             await self._look.wait()
             finally:
-                if not connection.is_closed():  # it goes back into the pool
-                    connection.remove_termination_listener(broken)
-                    await connection.remove_listener(CHANNEL, told)
+                if not lost.is_set():
+                    connection.terminate()  # to give it back it would have to be asked, and it may never answer
 
     async def _catch_up(self, connection: Connection, account_id: UUID) -> None:
         if self.last is None:
@@ -134,4 +135,5 @@ class Feed:
     def stop(self) -> None:
         """Let all who wait go home."""
         self.stopping = True
+        self._look.set()
         self._tell()

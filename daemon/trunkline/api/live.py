@@ -5,26 +5,31 @@ and sees none twice, whatever broke in between.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, Literal, NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from trunkline.api.contract import QUERY
-from trunkline.api.feed import PAGE, Feed
+from trunkline.api.feed import PAGE
+from trunkline.api.guard import Guard, check_origin, credentials_of
 from trunkline.api.parameters import MAX_WAIT_S, events_query
 from trunkline.api.problem import Problem
-from trunkline.api.state import DEADLINE, KNOWN, STATE, State, json_response
+from trunkline.api.state import DEADLINE, KNOWN, STATE, json_response
+from trunkline.identity.scopes import allows
 from trunkline.store.events import EventLine, StoredEvent
+from trunkline.store.faults import of_the_server
 
 PROTOCOL: Final = "trunkline"
+_SCOPE: Final = "events:read"
 _BEARER: Final = "bearer."  # a subprotocol that is this and a key, as browsers can send no header with a socket
 AUTH_S: Final = 5.0  # for the first message, where the request came without a key
 HEARTBEAT_S: Final = 15.0  # of silence, after which the cursor is told
+RECHECK_S: Final = 10.0  # until it is asked again whether the key or token is good
 SLOW_S: Final = 10.0  # that a client may let us wait before it is cut
 _PAGES: Final = 20  # of a table that are looked through for one answer
 _UNREAD: Final = 1 << 16  # bytes that may wait for a client before we wait for it
@@ -94,7 +99,7 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
     """The same as messages: a hello, then each event, and after a silence a heartbeat with the cursor."""
     asked = events_query(request[QUERY])
     state = request.app[STATE]
-    _check_origin(request, state)
+    check_origin(request, state.origins)
     socket = web.WebSocketResponse(
         protocols=(PROTOCOL,), heartbeat=2 * HEARTBEAT_S, max_msg_size=_LONGEST_MESSAGE, compress=False
     )
@@ -102,13 +107,13 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
         raise Problem("no_websocket", "This route takes WebSockets only; GET /api/v1/events has the same by HTTP.")
     await socket.prepare(request)
     request[DEADLINE].reschedule(None)
-    if not await _let_in(request, socket, state):
-        await socket.close(code=CLOSE_NO_KEY, message=b"no key, or not a known one")
+    credentials = await _credentials(request, socket)
+    if not await _may_listen(state.guard, credentials):
+        await socket.close(code=CLOSE_NO_KEY, message=b"no key or token that may read events")
         return socket
     state.sockets.add(socket)
-    sending = asyncio.create_task(
-        _send_on(request, socket, state.feed, Wanted(asked.types, asked.extension), asked.after), name="api.socket"
-    )
+    listener = _Listener(request, socket, credentials, Wanted(asked.types, asked.extension))
+    sending = asyncio.create_task(listener.send_on(asked.after), name="api.socket")
     try:
         async for message in socket:
             if message.type is not WSMsgType.TEXT:  # what it says is of no interest, that it speaks is
@@ -121,66 +126,92 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
     return socket
 
 
-async def _let_in(request: web.Request, socket: web.WebSocketResponse, state: State) -> bool:
-    """By a key of the request, one in a subprotocol, or one in the first message."""
+async def _credentials(request: web.Request, socket: web.WebSocketResponse) -> list[str]:
+    """The keys or tokens of the request, the one in a subprotocol, or the one in the first message."""
     if request[KNOWN]:
-        return True
+        return credentials_of(request)
     for protocol in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
         if protocol.strip().startswith(_BEARER):
-            return state.guard.knows(protocol.strip().removeprefix(_BEARER))
+            return [protocol.strip().removeprefix(_BEARER)]
     with suppress(TimeoutError, TypeError, msgspec.MsgspecError):
         async with asyncio.timeout(AUTH_S):
-            return state.guard.knows(msgspec.json.decode(await socket.receive_str(), type=_Auth).key)
-    return False
+            return [msgspec.json.decode(await socket.receive_str(), type=_Auth).key]
+    return ["none"]
 
 
-def _check_origin(request: web.Request, state: State) -> None:
-    """A page of another site, in the browser of one of ours, has no business here. Raises Problem."""
-    origin = request.headers.get("Origin")
-    if origin is None or origin in state.origins or urlsplit(origin).netloc == request.headers.get("Host"):
-        return
-    raise Problem("origin_not_allowed", "Pages of this origin are not let in: add it to http.origins.")
-
-
-async def _send_on(
-    request: web.Request, socket: web.WebSocketResponse, feed: Feed, wanted: Wanted, after: int | None
-) -> None:
-    """Send what comes until the client goes, is too slow, or we stop."""
-    if after is None:
-        await feed.news(-1, HEARTBEAT_S)  # until it is known what is the newest
-        after = feed.last or 0
+async def _may_listen(guard: Guard, credentials: Sequence[str]) -> bool:
+    """Are these good, now? A database that is away is no reason to send somebody home."""
+    if not credentials:
+        return not guard.guarded
     try:
-        await _send(request, [f'{{"type":"hello","seq":{after},"heartbeatSeconds":{HEARTBEAT_S:g}}}'.encode()])
-        while not feed.stopping:
-            lines = await feed.read(after)
-            if lines:
-                await _send(request, [line.json for line in lines if wanted.takes(line)])
-                after = lines[-1].seq
-            elif not await feed.news(after, HEARTBEAT_S) and not feed.stopping:
-                await _send(request, [f'{{"type":"heartbeat","seq":{after}}}'.encode()])
-        await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server stops; come back with after=")
-    except TimeoutError:
-        log.info("api.socket_slow", after=after)
-        if request.transport is not None:
-            request.transport.abort()  # it would not read why either
-    except Problem as problem:
-        await socket.close(code=CLOSE_AHEAD, message=problem.code.encode())
-    except ConnectionError:
-        pass  # it has gone
+        return allows((await guard.identify(credentials)).scopes, _SCOPE)
+    except Problem:
+        return False
+    except Exception as error:
+        if not of_the_server(error):
+            raise
+        return True
 
 
-async def _send(request: web.Request, messages: Sequence[bytes]) -> None:
-    """Send each as a text message. Raises TimeoutError where the client does not read, ConnectionError.
+class _Listener:
+    """One socket that is let in."""
 
-    All in one write: with hundreds of sockets a write for each message, as WebSocketResponse does, is what costs.
-    """
-    transport = request.transport
-    if transport is None:
-        raise ConnectionResetError
-    transport.write(b"".join(part for json in messages for part in (_head(len(json)), json)))
-    if transport.is_closing() or transport.get_write_buffer_size() > _UNREAD:
-        async with asyncio.timeout(SLOW_S):
-            await request.writer.drain()
+    def __init__(
+        self, request: web.Request, socket: web.WebSocketResponse, credentials: Sequence[str], wanted: Wanted
+    ) -> None:
+        self._request = request
+        self._socket = socket
+        self._credentials = credentials
+        self._wanted = wanted
+        self._good_until = time.monotonic() + RECHECK_S
+
+    async def send_on(self, after: int | None) -> None:
+        """Send what comes until the client goes, is too slow, may not listen any more, or we stop."""
+        feed = self._request.app[STATE].feed
+        if after is None:
+            await feed.news(-1, HEARTBEAT_S)  # until it is known what is the newest
+            after = feed.last or 0
+        try:
+            await self._send([f'{{"type":"hello","seq":{after},"heartbeatSeconds":{HEARTBEAT_S:g}}}'.encode()])
+            while not feed.stopping:
+                if not await self._is_good():
+                    await self._socket.close(code=CLOSE_NO_KEY, message=b"the key or token is no longer good")
+                    return
+                lines = await feed.read(after)
+                if lines:
+                    await self._send([line.json for line in lines if self._wanted.takes(line)])
+                    after = lines[-1].seq
+                elif not await feed.news(after, HEARTBEAT_S) and not feed.stopping:
+                    await self._send([f'{{"type":"heartbeat","seq":{after}}}'.encode()])
+            await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server stops; come back with after=")
+        except TimeoutError:
+            log.info("api.socket_slow", after=after)
+            if self._request.transport is not None:
+                self._request.transport.abort()  # it would not read why either
+        except Problem as problem:
+            await self._socket.close(code=CLOSE_AHEAD, message=problem.code.encode())
+        except ConnectionError:
+            pass  # it has gone
+
+    async def _is_good(self) -> bool:
+        """Is the key still good, or the session open? Asked every RECHECK_S; HEARTBEAT_S where all is silent."""
+        if time.monotonic() < self._good_until:
+            return True
+        self._good_until = time.monotonic() + RECHECK_S
+        return await _may_listen(self._request.app[STATE].guard, self._credentials)
+
+    async def _send(self, messages: Sequence[bytes]) -> None:
+        """Send each as a text message. Raises TimeoutError where the client does not read, ConnectionError.
+
+        All in one write: with hundreds of sockets a write for each message, as WebSocketResponse does, is what costs.
+        """
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError
+        transport.write(b"".join(part for json in messages for part in (_head(len(json)), json)))
+        if transport.is_closing() or transport.get_write_buffer_size() > _UNREAD:
+            async with asyncio.timeout(SLOW_S):
+                await self._request.writer.drain()
 
 
 def _head(size: int) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
+from uuid import UUID
 
 from aiohttp import web
 
@@ -85,7 +86,7 @@ def calls_query(found: dict[str, list[str]]) -> CallsQuery:
         if part not in INCLUDE:
             raise bad_parameter("include", f"{_shown(part)} is not known; allowed: {', '.join(INCLUDE)}.")
     cursor = found["cursor"][0] if "cursor" in found else None
-    return CallsQuery(narrow, _integer("limit", found, 1, MAX_LIMIT) or DEFAULT_LIMIT, cursor, "legs" in include)
+    return CallsQuery(narrow, read_limit(found, DEFAULT_LIMIT, MAX_LIMIT), cursor, "legs" in include)
 
 
 class EventsQuery(NamedTuple):
@@ -105,7 +106,7 @@ def events_query(found: dict[str, list[str]]) -> EventsQuery:
             raise bad_parameter("types", f"{_shown(type_)} is no type of an event, such as call.ended or call.*.")
     return EventsQuery(
         after=_integer("after", found, 0, 2**63 - 1),
-        limit=_integer("limit", found, 1, MAX_EVENTS) or DEFAULT_EVENTS,
+        limit=read_limit(found, DEFAULT_EVENTS, MAX_EVENTS),
         wait_s=_integer("wait", found, 0, MAX_WAIT_S) or 0,
         types=tuple(found.get("types", ())),
         extension=_number("extension", found),
@@ -165,6 +166,11 @@ def _time(name: str, found: dict[str, list[str]]) -> datetime | None:
     )
 
 
+def read_limit(found: dict[str, list[str]], default: int, most: int) -> int:
+    """How many to a page. Raises Problem."""
+    return _integer("limit", found, 1, most) or default
+
+
 def _integer(name: str, found: dict[str, list[str]], least: int, most: int) -> int | None:
     if name not in found:
         return None
@@ -172,6 +178,16 @@ def _integer(name: str, found: dict[str, list[str]], least: int, most: int) -> i
     if not _INTEGER.fullmatch(value) or not least <= int(value) <= most:
         raise bad_parameter(name, f"{_shown(value)} is not allowed; allowed: {least} to {most}.")
     return int(value)
+
+
+def read_id(request: web.Request) -> UUID | None:
+    """The path's id; None where it is none as we write them: UUID() also reads braces, urn:uuid: and no hyphens."""
+    text = request.match_info["id"]
+    try:
+        found = UUID(text)
+    except ValueError:
+        return None
+    return found if str(found) == text.lower() else None
 
 
 def shortened(value: str) -> str:

@@ -21,36 +21,53 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "call_not_found": (404, "no call of the account has this id"),
     "cursor_ahead": (409, "the cursor is ahead of the newest event: it is of another database"),
     "database_unavailable": (503, "PostgreSQL is away"),
+    "email_taken": (409, "a user of the account has this email"),
     "host_not_allowed": (421, "without a key only names of this machine are answered"),
     "internal_error": (500, "ours; the log has it"),
+    "key_expired": (401, "the API key has expired"),
     "key_missing": (401, "no API key was sent"),
+    "key_not_found": (404, "no API key of the account has this id"),
+    "key_revoked": (401, "the API key was revoked"),
     "key_unknown": (401, "no such API key"),
+    "last_admin": (409, "nobody else could administer the account"),
     "legal_hold": (409, "the recording is under legal hold"),
+    "login_locked": (429, "too many wrong passwords; `Retry-After` says how long no more are looked at"),
+    "login_refused": (401, "no user has this email and password"),
     "method_not_allowed": (405, "the route does not take the method"),
     "no_audio": (404, "the recording has no audio; `state` says why"),
     "no_peaks": (404, "no waveform can be made of the recording"),
+    "no_session": (403, "the route is for users who are logged in"),
     "no_websocket": (426, "the route takes WebSockets only"),
     "not_http": (400, "no HTTP request could be read"),
     "not_json": (415, "the body was not sent as JSON"),
     "object_missing": (404, "the object storage has lost the recording"),
     "origin_not_allowed": (403, "a page of this origin is not let in"),
     "range_refused": (416, "the Range is not one that is served"),
+    "rate_limited": (429, "more requests than http.rate_limit allows; `Retry-After` says how long to wait"),
     "recording_erased": (410, "the recording was erased"),
     "recording_not_found": (404, "no recording of the account has this id"),
+    "refresh_refused": (401, "the refresh token is missing, over, or was used before: log in again"),
     "refused": (400, "the request cannot be served"),
     "route_not_found": (404, "there is nothing at this path"),
+    "scope_missing": (403, "the key or the user may not do this; `scope` says what it takes"),
     "storage_not_configured": (503, "there is no object storage in the settings"),
     "storage_unavailable": (503, "the object storage is away"),
+    "token_refused": (401, "the access token has expired, is of a session that is over, or is not ours"),
     "too_slow": (503, "the answer took too long"),
     "unknown_parameter": (400, "the route has no such parameter; `allowed` lists those it has"),
+    "user_not_found": (404, "no user of the account has this id"),
 }
 """Each code, the status it comes with, and what it says. Codes stay: programs go by them."""
 
 EVERYWHERE: Final = (
-    "unknown_parameter", "bad_parameter", "key_missing", "key_unknown", "method_not_allowed", "body_too_large",
-    "host_not_allowed", "refused", "internal_error", "database_unavailable", "account_missing", "too_slow",
+    "unknown_parameter", "bad_parameter", "key_missing", "key_unknown", "key_revoked", "key_expired", "token_refused",
+    "scope_missing", "rate_limited", "method_not_allowed", "body_too_large", "host_not_allowed", "refused",
+    "internal_error", "database_unavailable", "account_missing", "too_slow",
 )  # fmt: skip
 """The codes that every route may answer with."""
+
+WITH_BODY: Final = ("bad_body", "bad_json", "not_json")
+"""… and those of every route that takes a body."""
 
 
 class Problem(Exception):

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 
 from trunkline.api.contract import QUERY
 from trunkline.api.guard import actor
-from trunkline.api.parameters import shortened
+from trunkline.api.parameters import read_id, shortened
 from trunkline.api.problem import Problem, bad_parameter
 from trunkline.api.ranges import read_range
 from trunkline.api.state import REQUEST_ID, STATE, State, json_response
@@ -66,7 +66,7 @@ async def list_recordings(request: web.Request) -> web.Response:
 async def list_of_call(request: web.Request) -> web.Response:
     """A call's recordings in order of time: {"items": [...]}."""
     state = request.app[STATE]
-    account_id, call_id = await state.account_id(), _id(request)
+    account_id, call_id = await state.account_id(), read_id(request)
     if call_id is None or not await call_exists(state.pool, account_id, call_id):
         raise Problem("call_not_found", "No call has this id. GET /api/v1/calls lists the calls there are.")
     found = await select_recordings_of_call(state.pool, account_id, call_id)
@@ -171,7 +171,7 @@ async def erase(request: web.Request) -> web.Response:
     if recording.erased_at is None:
         if state.enqueue is None:
             raise _no_storage()
-        who = actor(request, state.guard)
+        who = actor(request)
         detail = f"asked for by {who}"
         if not await order_erasure(
             state.pool,
@@ -200,7 +200,7 @@ async def _hold(request: web.Request, *, held: bool) -> web.Response:
 async def _wanted(request: web.Request) -> tuple[UUID, Recording, str | None]:
     """The account, its recording of the path's id, and the key of the object, if it may be heard. Raises Problem."""
     state = request.app[STATE]
-    account_id, recording_id = await state.account_id(), _id(request)
+    account_id, recording_id = await state.account_id(), read_id(request)
     found = None if recording_id is None else await select_recording(state.pool, account_id, recording_id)
     if found is None:
         raise Problem(
@@ -208,15 +208,6 @@ async def _wanted(request: web.Request) -> tuple[UUID, Recording, str | None]:
         )
     recording, key = found
     return account_id, recording, key if recording.erased_at is None else None
-
-
-def _id(request: web.Request) -> UUID | None:
-    text = request.match_info["id"]
-    try:
-        found = UUID(text)
-    except ValueError:
-        return None
-    return found if str(found) == text.lower() else None
 
 
 async def _note(
@@ -228,7 +219,7 @@ async def _note(
         account_id,
         recording_id,
         action,
-        actor=actor(request, state.guard),
+        actor=actor(request),
         address=request.remote,
         request_id=request[REQUEST_ID],
         detail=detail,

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from trunkline.api import calls, document, health, live, recordings
 from trunkline.api.contract import Answer, Parameter, Route
+from trunkline.api.identity_routes import IDENTITY_ROUTES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
 from trunkline.calls.record import CallRecord, Direction, Status
 from trunkline.store.queries import MAX_LIMIT
@@ -55,7 +56,7 @@ _EVENTS: Final = (
     ),
 )
 
-ROUTES: Final = (
+ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET",
         path="/api/v1/calls",
@@ -173,6 +174,7 @@ ROUTES: Final = (
         answers=(Answer(about="It is held no more.", status=204),),
         problems=(*_RECORDING, "recording_erased"),
     ),
+    *IDENTITY_ROUTES,
     Route(
         method="GET",
         path="/api/v1/events",
@@ -241,6 +243,7 @@ ROUTES: Final = (
         queues=False,
         about="For Prometheus, as text or OpenMetrics.",
         tag="daemon",
+        scope="metrics:read",
         answers=(Answer(about="The metrics.", content_type="text/plain"),),
     ),
     Route(

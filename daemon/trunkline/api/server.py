@@ -55,11 +55,13 @@ class _Connection(web.RequestHandler):
 async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
     """Serve `app` within the block; gives the URL. Port 0 is any free one.
 
-    Raises OSError when the port is taken, ValueError when the app has no key and the host is not loopback.
+    Raises OSError when the port is taken, ValueError when the app lets anybody in and the host is not loopback.
     """
     state = app[STATE]
-    if not state.guard.has_keys and not is_loopback(host):
-        raise ValueError(f"without an API key the API listens on loopback only, not on {host!r}: set http.api_keys")
+    if not state.guard.guarded and not is_loopback(host):
+        raise ValueError(
+            f"without an API key the API listens on loopback only, not on {host!r}: set http.api_keys or auth.required"
+        )
     loop = asyncio.get_running_loop()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S)
     await runner.setup()
@@ -95,6 +97,6 @@ async def serve(
     `started` is called once with the URL, on this thread. Raises as `listening`.
     """
     async with listening(app, host, port) as url:
-        log.info("http.listening", url=url, guarded=app[STATE].guard.has_keys)
+        log.info("http.listening", url=url, guarded=app[STATE].guard.guarded)
         started(url)
         await asyncio.Event().wait()

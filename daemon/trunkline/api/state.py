@@ -1,8 +1,8 @@
 """What the handlers of one app share, and how they answer."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -12,11 +12,17 @@ from trunkline.api.feed import Feed
 from trunkline.api.guard import Guard
 from trunkline.api.parameters import pretty
 from trunkline.api.problem import Problem
+from trunkline.identity.known import Known
+from trunkline.identity.limits import Buckets, Tries
+from trunkline.identity.passwords import Passwords
 from trunkline.metrics import Metrics
 from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings
+from trunkline.store.users import LOCKED_S, MOST_TRIES
+
+TRIES_OF_ADDRESS: Final = 50  # wrong passwords from one address, before none is looked at for LOCKED_S
 
 
 class Link(NamedTuple):
@@ -27,6 +33,20 @@ class Link(NamedTuple):
     detail: str = ""
 
 
+class Access(NamedTuple):
+    """Who is let in, as the settings say."""
+
+    keys: Sequence[str] = ()  # each may do everything
+    required: bool = False  # nobody is let in without a key or a login, also where `keys` is empty
+    secret: bytes | None = None  # signs access tokens; None: one of the database's own
+    origins: Sequence[str] = ()  # of other sites whose pages may ask, open WebSockets and refresh a session
+    rate_limit: float = 0.0  # requests a second of each caller; 0: no limit
+
+
+OPEN_HERE = Access()
+"""Everybody on this machine, and nobody else."""
+
+
 class State:
     """One app's share of the process."""
 
@@ -34,20 +54,28 @@ class State:
         self,
         pool: Pool,
         account: str,
-        guard: Guard,
+        access: Access,
         metrics: Metrics,
         *,
+        open_routes: Collection[str],
         head: str | None,
         links: Callable[[], Sequence[Link]],
         objects: ObjectStore | None,
         enqueue: EnqueueRecordings | None,
         document: bytes,
         index: bytes,
-        origins: Sequence[str],
     ) -> None:
         self.pool = pool
         self.account = account
-        self.guard = guard
+        self.access = access
+        known = Known(pool, self.account_id, secret=access.secret)
+        buckets = Buckets(access.rate_limit) if access.rate_limit else None
+        self.guard = Guard(access.keys, open_routes, known, required=access.required, buckets=buckets)
+        self.known = known
+        self.passwords = Passwords()
+        # Beside those of each user, which are in the database: what comes from one address, and for nobody's email.
+        self.tries_of_address = Tries(TRIES_OF_ADDRESS, LOCKED_S, forget_s=LOCKED_S)
+        self.tries_of_nobody = Tries(MOST_TRIES, LOCKED_S)
         self.metrics = metrics
         self.head = head  # the newest migration; None: not checked
         self.links = links
@@ -55,7 +83,7 @@ class State:
         self.enqueue = enqueue  # has recordings worked on
         self.document = document  # OpenAPI
         self.index = index  # the page at /
-        self.origins = frozenset(origins)  # of other sites' pages that are let in
+        self.origins = frozenset(access.origins)  # of other sites' pages that are let in
         # Whoever asks first is answered first: the pool's own line lets newcomers past those who wait. One connection
         # is the feed's.
         self.room = asyncio.Semaphore(max(1, pool.get_max_size() - 1))

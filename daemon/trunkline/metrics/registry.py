@@ -70,6 +70,9 @@ class Metrics:
         self._requests = Counter(
             "trunkline_http_requests", "HTTP requests answered.", ["method", "route", "code"], registry=registry
         )
+        self._refusals = Counter(
+            "trunkline_http_refusals", "Requests answered with a problem, by its code.", ["reason"], registry=registry
+        )
         self._request_time = Histogram(
             "trunkline_http_request_seconds",
             "Time to answer an HTTP request.",
@@ -111,6 +114,10 @@ class Metrics:
         """Tell of one answered request; `route` is the route's pattern, never the path asked for."""
         self._requests.labels(method if method in _METHODS else OTHER, route, str(code)).inc()
         self._request_time.labels(route).observe(seconds)
+
+    def count_refusal(self, code: str) -> None:
+        """Count a request that was answered with a problem; `code` is one of a closed set."""
+        self._refusals.labels(code).inc()
 
     def page(self, accept: str = "") -> tuple[bytes, str]:
         """Return the page in the format that an Accept header asks for, and its content type."""

@@ -22,7 +22,7 @@ CONVERSATION_STATUSES: Final = ("open", "closed")
 MESSAGE_STATUSES: Final = ("pending", "sent", "delivered", "read", "failed")
 MESSAGE_DIRECTIONS: Final = ("inbound", "outbound")
 INTEGRATION_STATUSES: Final = ("active", "disabled")
-USER_ROLES: Final = ("admin", "supervisor", "agent")
+USER_ROLES: Final = ("admin", "supervisor", "agent", "viewer")
 LEAD_STATUSES: Final = ("new", "contacted", "qualified", "converted", "lost")
 DEAL_STATUSES: Final = ("open", "won", "lost")
 CAMPAIGN_STATUSES: Final = ("draft", "running", "paused", "finished")
@@ -46,8 +46,12 @@ app_user: Final = Table(
     word("name", ""),
     word("role", "agent"),
     text_column("extension"),  # the softphone it works at; None: none
-    text_column("password_hash"),
+    text_column("password_hash"),  # argon2id; None: it cannot log in
     now_column("created_at"),
+    instant("disabled_at"),
+    Column("failed_logins", Integer(), nullable=False, server_default=text("0")),  # since the last one that went well
+    instant("locked_until"),
+    Column("token_generation", Integer(), nullable=False, server_default=text("0")),  # a token of another one is void
     UniqueConstraint("account_id", "email"),
     one_of("role", USER_ROLES),
 )

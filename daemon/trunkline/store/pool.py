@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL for what writes: settings that hold for every one of them.
+"""Connections to PostgreSQL: settings that hold for every one of them, and row level security for the API's.
 
 A Pool is opened without a connection, so that a database which is down at the start is nothing special.
 """
@@ -6,6 +6,8 @@ A Pool is opened without a connection, so that a database which is down at the s
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+
+from trunkline.store.row_security import ACCOUNT_SETTING, API_ROLE, NAME_SETTING
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -33,21 +35,64 @@ _WRITING: Final = {**_SETTINGS, "tcp_keepalives_idle": "60", "plan_cache_mode": 
 _READING: Final = {**_SETTINGS, "enable_bitmapscan": "off", "statement_timeout": "8000"}
 
 
-async def open_pool(url: str, *, max_size: int = 4, connect_timeout: float = 5, reading: bool = False) -> Pool:
+_ENTER: Final = f"""
+SELECT set_config('role', '{API_ROLE}', false),
+    set_config('{ACCOUNT_SETTING}', coalesce((SELECT id::text FROM account WHERE name = $1), ''), false)
+"""
+
+
+class NoRowSecurity(asyncpg.InterfaceError):
+    """The API's role cannot be taken, so the database is not used at all."""
+
+    sqlstate = "42501"
+
+
+class _OfAccount(asyncpg.Connection):
+    """A connection that is to see one account only."""
+
+    entered = False
+
+    async def enter(self, account: str) -> None:
+        """Take the API's role and name the account; at each use until there is one. Raises NoRowSecurity."""
+        if self.entered:
+            return
+        try:
+            found = await self.fetchrow(_ENTER, account)
+        except asyncpg.UndefinedTableError:
+            return  # a database without a schema: /readyz says so
+        except (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError) as error:
+            raise NoRowSecurity(f"the role {API_ROLE} cannot be taken: {error}") from error
+        self.entered = found is not None and found[1] != ""
+
+
+async def open_pool(
+    url: str, *, max_size: int = 4, connect_timeout: float = 5, reading: bool = False, account: str | None = None
+) -> Pool:
     """A pool that has not connected yet; times in seconds. A connection that broke meanwhile is replaced when used.
 
-    `reading` is for those who only select: a statement may take 8 s, and a connection goes back without the round trip
-    that would clear its session, in which they leave nothing.
+    `reading` is for the API: a statement may take 8 s, and a connection goes back without the round trip that would
+    clear its session, in which nobody leaves anything. `account`: the name of the one account whose rows its
+    connections see, by row level security; None: they see all that the role of the URL sees.
 
     Raises ValueError when `url` is no URL of a PostgreSQL database.
     """
+    settings = dict(_READING if reading else _WRITING)
+    enter = None
+    if account is not None:
+        settings[NAME_SETTING] = account
+
+        async def enter(connection: Any) -> None:
+            await connection.enter(account)
+
     return await asyncpg.create_pool(
         url,
         min_size=0,
         max_size=max_size,
         timeout=connect_timeout,
         max_inactive_connection_lifetime=300 if reading else 0,
-        server_settings=_READING if reading else _WRITING,
+        server_settings=settings,
+        connection_class=asyncpg.Connection if account is None else _OfAccount,
+        setup=enter,
         reset=_leave if reading else None,
     )
 

@@ -74,9 +74,10 @@ FROM call_recording AS recording
 LEFT JOIN media_file AS file ON file.id = recording.media_file_id AND file.account_id = recording.account_id
 """
 
+# As in queries.py: a coalesce that is not in a SELECT of its own would cost the index.
 _SELECT_OF_CALL: Final = f"""{_SELECT}
-WHERE recording.account_id = $1 AND recording.call_id = coalesce(
-    (SELECT call_id FROM call_alias WHERE account_id = $1 AND folded_id = $2 LIMIT 1), $2)
+WHERE recording.account_id = $1 AND recording.call_id = (SELECT coalesce(
+    (SELECT call_id FROM call_alias WHERE account_id = $1 AND folded_id = $2 LIMIT 1), $2))
 ORDER BY recording.started_at, recording.path
 """
 

@@ -5,7 +5,7 @@ Conventions:
   product `from`/`to` are `from_number`/`to_number`, product `User` is `app_user`. No name here ever needs quoting.
 - Closed sets are text with a CHECK, lowercase. A PostgreSQL enum cannot lose a value again, so no migration that adds
   one could go down; a CHECK is swapped online (NOT VALID, VALIDATE). The wire has the same words in UPPERCASE.
-- Every row names its account, so that one policy (row level security) or one distribution key fits every table.
+- Every row names its account: row level security goes by that (store/row_security.py), and every table has it.
 - Indexes for keyset paging end in (started_at, id) and are read backwards for "newest first".
 """
 
@@ -55,10 +55,14 @@ from trunkline.store.crm_tables import (
     media_file,
     message,
 )
+from trunkline.store.identity_tables import api_key, audit, auth_secret, refresh_token
 
 __all__ = [
     "account",
+    "api_key",
     "app_user",
+    "audit",
+    "auth_secret",
     "booking",
     "call",
     "call_alias",
@@ -78,6 +82,7 @@ __all__ = [
     "metadata",
     "recording_access",
     "recording_peaks",
+    "refresh_token",
 ]
 
 RECORDING_STATES: Final = ("pending", "stored", "empty", "unmatched", "failed")
@@ -266,7 +271,7 @@ recording_access: Final = Table(
     account_column(),
     Column("recording_id", UUID(), nullable=False),
     word("action"),
-    word("actor"),  # "key:" and the beginning of the key's digest, "loopback", or the part of the daemon that did it
+    word("actor"),  # as in `audit`
     text_column("address"),  # of the client
     text_column("request_id"),
     text_column("detail"),  # the range asked for, the reason of a deletion

@@ -1,0 +1,51 @@
+"""What a caller may be allowed, and what each role is: the two tables that say so."""
+
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from typing import Final
+
+ADMIN: Final = "admin"
+ANYBODY: Final = ""  # the scope of a route that every caller may use who is known
+
+SCOPES: Final[Mapping[str, str]] = {
+    ADMIN: "everything, users and keys included",
+    "calls:read": "calls, with their legs",
+    "events:read": "what happens, live",
+    "metrics:read": "the page for Prometheus",
+    "recordings:read": "recordings: what there is, sound, waveform",
+    "recordings:write": "legal hold, erasure",
+    "webhooks:read": "webhooks and their deliveries",
+    "webhooks:write": "make, change and remove webhooks",
+}
+"""Each scope and what it opens. A route's is that of its tag, `:read` for GET and `:write` for all else."""
+
+
+class Role(StrEnum):
+    """What a user is in the account."""
+
+    ADMIN = "ADMIN"
+    SUPERVISOR = "SUPERVISOR"
+    AGENT = "AGENT"
+    VIEWER = "VIEWER"
+
+
+SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
+    Role.ADMIN: frozenset({ADMIN}),
+    Role.SUPERVISOR: frozenset(
+        {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"}
+    ),
+    Role.AGENT: frozenset({"calls:read", "events:read", "recordings:read"}),
+    Role.VIEWER: frozenset({"calls:read", "events:read"}),  # sees what goes on, hears nobody
+}
+
+
+def allows(held: Collection[str], needed: str) -> bool:
+    """Whether who holds these scopes may do what needs that one. A scope that nobody lists is an admin's."""
+    return needed == ANYBODY or needed in held or ADMIN in held
+
+
+def common(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
+    """What both allow."""
+    if ADMIN in one:
+        return other
+    return one if ADMIN in other else one & other

@@ -1,0 +1,104 @@
+"""Users, sessions and keys for the tests, made in the database: no password is hashed for them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from trunkline.identity import tokens
+from trunkline.identity.keys import make_key, make_refresh_token
+from trunkline.identity.tokens import Claims
+from trunkline.store.audit import By
+from trunkline.store.pool import Pool
+from trunkline.store.sessions import open_session
+
+SECRET = b"a-secret-of-the-tests-with-32-bytes-or-more"
+BY = By("cli:test")
+CANARY = "canary"  # in whatever the foreign account has
+
+
+class Belongings(NamedTuple):
+    """What an account has, by the word that stands before its id in a path."""
+
+    account_id: UUID
+    of: dict[str, UUID]
+
+
+async def add_account(pool: Pool, name: str, word: str) -> Belongings:
+    """An account with one of everything, whose texts hold that word."""
+    account_id = await pool.fetchval("INSERT INTO account (name) VALUES ($1) RETURNING id", name)
+    call_id = await pool.fetchval(
+        """INSERT INTO call (account_id, pbx, external_id, direction, status, from_number, to_number, phone_number,
+               started_at)
+           VALUES ($1, $2, $2 || '-1', 'inbound', 'completed', $2, '1001', $2, now()) RETURNING id""",
+        account_id,
+        word,
+    )
+    recording_id = await pool.fetchval(
+        "INSERT INTO call_recording (account_id, call_id, path) VALUES ($1, $2, $3) RETURNING id",
+        account_id,
+        call_id,
+        f"/spool/{word}.wav",
+    )
+    user_id = await add_user(pool, account_id, "AGENT", email=f"{word}@example.com")
+    key_id, _ = await add_key(pool, account_id, ["calls:read"], name=word)
+    await pool.execute(
+        "INSERT INTO audit (account_id, actor, action, subject, detail) VALUES ($1, 'cli:x', 'user.created', $2, $2)",
+        account_id,
+        word,
+    )
+    return Belongings(account_id, {"calls": call_id, "recordings": recording_id, "users": user_id, "api-keys": key_id})
+
+
+async def add_user(pool: Pool, account_id: UUID, role: str, *, email: str | None = None, **columns: Any) -> UUID:
+    """A user; columns: further ones of app_user."""
+    names = "".join(f", {name}" for name in columns)
+    places = "".join(f", ${n}" for n in range(4, 4 + len(columns)))
+    return await pool.fetchval(
+        f"INSERT INTO app_user (account_id, email, role{names}) VALUES ($1, $2, lower($3){places}) RETURNING id",
+        account_id,
+        email or f"{uuid4().hex}@example.com",
+        role,
+        *columns.values(),
+    )
+
+
+async def add_key(
+    pool: Pool, account_id: UUID, scopes: Sequence[str], *, name: str = "key", **columns: Any
+) -> tuple[UUID, str]:
+    """A key's id and itself; columns: further ones of api_key."""
+    made = make_key()
+    names = "".join(f", {column}" for column in columns)
+    places = "".join(f", ${n}" for n in range(6, 6 + len(columns)))
+    key_id = await pool.fetchval(
+        f"""INSERT INTO api_key (account_id, name, prefix, digest, scopes{names})
+            VALUES ($1, $2, $3, $4, $5{places}) RETURNING id""",
+        account_id,
+        name,
+        made.prefix,
+        made.digest,
+        list(scopes),
+        *columns.values(),
+    )
+    return key_id, made.text
+
+
+async def log_in(
+    pool: Pool,
+    account_id: UUID,
+    user_id: UUID,
+    *,
+    secret: bytes = SECRET,
+    generation: int = 0,
+    age_s: float = 0.0,
+) -> str:
+    """An access token of a session that is open in the database; age_s: how long ago it was given."""
+    _, digest = make_refresh_token()
+    family = await open_session(pool, account_id, BY, user_id, digest)
+    now = datetime.now(UTC) - timedelta(seconds=age_s)
+    return tokens.issue(secret, account_id, Claims(user_id, family, generation), now=now)
+
+
+def bearer(text: str) -> dict[str, str]:
+    """The header."""
+    return {"Authorization": f"Bearer {text}"}

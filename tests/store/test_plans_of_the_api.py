@@ -1,0 +1,166 @@
+"""Behind row level security each statement of the API still goes by its index: no row is read to be thrown away.
+
+PostgreSQL puts the policy before whatever operator might tell of a row that it sees; what comes behind it is no longer
+looked up but filtered.
+"""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+
+from trunkline.calls.record import Direction, Status
+from trunkline.store import api_keys, audit, queries, recordings, sessions
+from trunkline.store.pool import Pool, open_pool
+from trunkline.store.queries import CallFilter
+
+ROWS = 3000
+# A page gathers 30 runs, some of which begin beside a row of another account, or end behind the page.
+MOST_READ_FOR_NOTHING = 60
+
+_FILL = (
+    """INSERT INTO call (account_id, external_id, direction, status, from_number, to_number, phone_number, started_at)
+       SELECT account.id, account.name || n, (ARRAY['inbound', 'outbound', 'internal'])[1 + n % 3],
+              (ARRAY['completed', 'missed'])[1 + n % 2], n % 50, n % 7, n % 50, now() - n * interval '1 s'
+       FROM account, generate_series(1, $1::int) AS n""",
+    """INSERT INTO call_leg (call_id, channel_id, account_id, position, endpoint, role, started_at)
+       SELECT id, external_id, account_id, 0, 'x', 'agent', started_at FROM call WHERE $1 > 0""",
+    "INSERT INTO call_recording (account_id, call_id, path, state) SELECT account_id, id, 'x', 'stored' FROM call"
+    " WHERE $1 > 0",
+    """INSERT INTO api_key (account_id, name, prefix, digest)
+       SELECT account.id, 'x', 'x', sha256((account.name || n)::bytea)
+       FROM account, generate_series(1, $1::int) AS n""",
+    """INSERT INTO app_user (account_id, email)
+       SELECT account.id, n || '@x' FROM account, generate_series(1, $1::int) AS n""",
+    """INSERT INTO refresh_token (digest, account_id, user_id, family, expires_at)
+       SELECT sha256(id::text::bytea), account_id, id, id, now() + interval '1 day' FROM app_user WHERE $1 > 0""",
+    """INSERT INTO audit (account_id, actor, action, subject)
+       SELECT account.id, 'x', 'y', 'z' FROM account, generate_series(1, $1::int) AS n""",
+)
+
+
+class Explaining:
+    """A connection whose statements are explained as they are run."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.read_for_nothing: dict[str, int] = {}
+
+    async def _explain(self, statement: str, arguments: tuple[Any, ...]) -> None:
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            await self._connection.execute(f"SET plan_cache_mode = {mode}")
+            lines = await self._connection.fetch(f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) {statement}", *arguments)
+            plan = "\n".join(line[0] for line in lines)
+            removed = sum(map(int, re.findall(r"Rows Removed by (?:Filter|Join Filter): (\d+)", plan)))
+            self.read_for_nothing[f"{mode}\n{plan}"] = removed
+
+    async def fetch(self, statement: str, *arguments: Any) -> Any:
+        await self._explain(statement, arguments)
+        return await self._connection.fetch(statement, *arguments)
+
+    async def fetchrow(self, statement: str, *arguments: Any) -> Any:
+        await self._explain(statement, arguments)
+        return await self._connection.fetchrow(statement, *arguments)
+
+    async def fetchval(self, statement: str, *arguments: Any) -> Any:
+        await self._explain(statement, arguments)
+        return await self._connection.fetchval(statement, *arguments)
+
+
+@pytest_asyncio.fixture
+async def own(pool: Pool) -> UUID:
+    """An account with so many of everything; another one has as many."""
+    own = await pool.fetchval("INSERT INTO account (name) VALUES ('main') RETURNING id")
+    await pool.execute("INSERT INTO account (name) VALUES ('other')")
+    for statement in _FILL:
+        await pool.execute(statement, ROWS)
+    await pool.execute("VACUUM ANALYZE")
+    return own
+
+
+@pytest_asyncio.fixture
+async def api(database_url: str, own: UUID) -> AsyncIterator[Explaining]:
+    async with await open_pool(database_url, reading=True, account="main") as pool, pool.acquire() as connection:
+        yield Explaining(connection)
+
+
+async def one(pool: Pool, own: UUID, column: str, table: str) -> Any:
+    return await pool.fetchval(f"SELECT {column} FROM {table} WHERE account_id = $1 ORDER BY random() LIMIT 1", own)
+
+
+async def _call(api: Any, pool: Pool, own: UUID) -> None:
+    assert await queries.select_call(api, own, await one(pool, own, "id", "call")) is not None
+
+
+async def _no_call(api: Any, pool: Pool, own: UUID) -> None:
+    assert await queries.select_call(api, own, uuid4()) is None
+
+
+async def _recordings_of_call(api: Any, pool: Pool, own: UUID) -> None:
+    call_id = await one(pool, own, "id", "call")
+    assert await recordings.call_exists(api, own, call_id)
+    assert len(await recordings.select_recordings_of_call(api, own, call_id)) == 1
+
+
+async def _recording(api: Any, pool: Pool, own: UUID) -> None:
+    recording_id = await one(pool, own, "id", "call_recording")
+    assert await recordings.select_recording(api, own, recording_id) is not None
+    assert await recordings.select_peaks(api, own, recording_id) is None
+
+
+async def _unfinished(api: Any, pool: Pool, own: UUID) -> None:
+    assert await recordings.select_unfinished(api, own, ["pending", "failed"], 200) == []
+
+
+async def _key(api: Any, pool: Pool, own: UUID) -> None:
+    assert await api_keys.select_key(api, own, await one(pool, own, "digest", "api_key")) is not None
+
+
+async def _session(api: Any, pool: Pool, own: UUID) -> None:
+    user_id = await one(pool, own, "user_id", "refresh_token")
+    assert await sessions.select_session(api, own, user_id, user_id) is not None
+
+
+async def _audit(api: Any, pool: Pool, own: UUID) -> None:
+    newest = await pool.fetchval("SELECT now() + interval '1 s'")
+    assert len(await audit.select_audit(api, own, (newest, UUID(int=0)), 50)) == 50
+
+
+def _page(narrow: CallFilter, found: int = 50) -> Callable[[Any, Pool, UUID], Awaitable[None]]:
+    async def ask(api: Any, pool: Pool, own: UUID) -> None:
+        page = await queries.select_calls(api, own, narrow, limit=50, legs=True)
+        assert len(page.calls) == found
+
+    return ask
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "ask",
+    [
+        _call, _no_call, _recordings_of_call, _recording, _unfinished, _key, _session, _audit,
+        _page(CallFilter()),
+        _page(CallFilter(statuses=(Status.MISSED,))),
+        _page(CallFilter(directions=(Direction.OUTBOUND,))),
+        _page(CallFilter(statuses=(Status.BUSY,)), 0),
+        _page(CallFilter(from_="7")),
+        _page(CallFilter(number="7")),
+        _page(CallFilter(number="nobody"), 0),
+    ],
+)  # fmt: skip
+async def test_nothing_is_read_to_be_thrown_away(
+    api: Explaining, pool: Pool, own: UUID, ask: Callable[[Any, Pool, UUID], Awaitable[None]]
+) -> None:
+    await ask(api, pool, own)
+    assert api.read_for_nothing
+    for plan, rows in api.read_for_nothing.items():
+        assert rows <= MOST_READ_FOR_NOTHING, plan
+
+
+@pytest.mark.asyncio
+async def test_this_would_notice_it(api: Explaining, own: UUID) -> None:
+    await api.fetch("SELECT id FROM call WHERE account_id = $1 AND id = coalesce((SELECT NULL::uuid), $2)", own, own)
+    assert min(api.read_for_nothing.values()) >= ROWS
