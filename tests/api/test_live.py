@@ -9,11 +9,13 @@ from uuid import UUID
 import aiohttp
 import pytest
 from aiohttp import WSMsgType
+from people import add_key
 from served import Serve, Served
 from structlog.testing import capture_logs
 
 from trunkline.api import live
 from trunkline.api.feed import KEPT, PAGE, Feed
+from trunkline.identity import known
 from trunkline.store.pool import Pool
 
 pytestmark = pytest.mark.asyncio
@@ -290,3 +292,25 @@ async def test_a_stop_sends_sockets_and_long_polls_home(serve: Serve, pool: Pool
 
 def _feed(api: Served) -> Feed:
     return api.state.feed
+
+
+async def test_a_key_that_may_not_read_events_hears_none_and_a_revoked_one_no_more(
+    serve: Serve, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await serve(pool, keys=[KEY])
+    monkeypatch.setattr(live, "RECHECK_S", 0.0)
+    monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(known, "KNOWN_FOR_S", 0.0)
+    _, deaf = await add_key(pool, account_id, ["calls:read"])
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws", headers={"X-API-Key": deaf}) as socket:
+        message = await socket.receive()
+        assert (message.type, message.data) == (WSMsgType.CLOSE, live.CLOSE_NO_KEY)
+    key_id, key = await add_key(pool, account_id, ["events:read"])
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws", headers={"X-API-Key": key}) as socket:
+        assert (await socket.receive_json())["type"] == "hello"
+        await tell(pool, account_id)
+        await pool.execute("UPDATE api_key SET revoked_at = now() WHERE id = $1", key_id)
+        async with asyncio.timeout(10):
+            while (message := await socket.receive()).type is WSMsgType.TEXT:
+                pass
+        assert (message.type, message.data) == (WSMsgType.CLOSE, live.CLOSE_NO_KEY)

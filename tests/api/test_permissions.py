@@ -41,6 +41,8 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("GET", "/api/v1/recordings/{id}/peaks"): ("recordings:read", {A, S, G}),
     ("PUT", "/api/v1/recordings/{id}/hold"): ("recordings:write", {A, S}),
     ("DELETE", "/api/v1/recordings/{id}/hold"): ("recordings:write", {A, S}),
+    ("GET", "/api/v1/events"): ("events:read", ALL),
+    ("GET", "/api/v1/ws"): OPEN,  # its handler asks; tests/api/test_live.py
     ("POST", "/api/v1/auth/login"): OPEN,
     ("POST", "/api/v1/auth/refresh"): OPEN,
     ("POST", "/api/v1/auth/logout"): KNOWN,
