@@ -60,6 +60,12 @@ LIVED_IN = (
        SELECT id, account_id, '{"data": [1]}' FROM call_recording WHERE id::text < '4'""",
     """INSERT INTO recording_access (account_id, recording_id, action, actor, detail)
        SELECT account_id, id, 'audio', 'loopback', 'bytes=0-' FROM call_recording""",
+    """INSERT INTO webhook (account_id, url, profile, event_types, enabled, disabled_reason, secret, old_secret, last_seq)
+       SELECT id, 'https://crm.example.com/' || id, 'zammad', '{call.ended}', false, 'GONE', 'whsec_x', 'whsec_y', 7
+       FROM account""",
+    """INSERT INTO webhook_delivery (account_id, webhook_id, event_seq, message_id, type, once, state, attempts, tries)
+       SELECT account_id, id, n, 'evt_' || n, 'call.ended', 'hangup ' || n, 'failed', 10, '[{"statusCode": 500}]'
+       FROM webhook, generate_series(1, 3) AS n""",
     "UPDATE lead SET phone_e164 = '+4930123456' WHERE id::text < '3'",
     "UPDATE integration SET status = 'disabled' WHERE id::text < '8'",
 )
@@ -191,7 +197,7 @@ def test_down_gives_back_the_old_rows(filled_url):
 def test_down_and_up_again_gives_back_everything(head_url):
     before = contents(head_url)
     assert all(before.values()), "a table is empty: fill it"
-    for revision in ("0004", "0003", "0002", "0001"):
+    for revision in ("0006", "0004", "0003", "0002", "0001"):
         migrate.downgrade(head_url, revision)
         migrate.upgrade(head_url)
         after = contents(head_url)

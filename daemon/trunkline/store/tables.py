@@ -55,6 +55,7 @@ from trunkline.store.crm_tables import (
     media_file,
     message,
 )
+from trunkline.store.webhook_tables import webhook, webhook_delivery
 
 __all__ = [
     "account",
@@ -78,6 +79,8 @@ __all__ = [
     "metadata",
     "recording_access",
     "recording_peaks",
+    "webhook",
+    "webhook_delivery",
 ]
 
 RECORDING_STATES: Final = ("pending", "stored", "empty", "unmatched", "failed")
