@@ -84,6 +84,11 @@ def calls_query(found: dict[str, list[str]]) -> CallsQuery:
     return CallsQuery(narrow, _limit(found), cursor, "legs" in include)
 
 
+def limit_of(found: dict[str, list[str]]) -> int:
+    """How many items to a page. Raises Problem."""
+    return _limit(found)
+
+
 def pretty(request: web.Request) -> bool:
     """Tell whether the JSON is for human eyes: asked for with ?pretty=1, or by a browser."""
     asked = request.query.get("pretty")

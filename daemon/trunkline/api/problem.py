@@ -20,6 +20,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "body_too_large": (413, "the body is too long"),
     "call_not_found": (404, "no call of the account has this id"),
     "database_unavailable": (503, "PostgreSQL is away"),
+    "delivery_not_found": (404, "no delivery of the webhook has this id"),
     "host_not_allowed": (421, "without a key only names of this machine are answered"),
     "internal_error": (500, "ours; the log has it"),
     "key_missing": (401, "no API key was sent"),
@@ -30,6 +31,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "no_peaks": (404, "no waveform can be made of the recording"),
     "not_http": (400, "no HTTP request could be read"),
     "not_json": (415, "the body was not sent as JSON"),
+    "not_replayable": (409, "the delivery has nothing that could be sent again"),
     "object_missing": (404, "the object storage has lost the recording"),
     "range_refused": (416, "the Range is not one that is served"),
     "recording_erased": (410, "the recording was erased"),
@@ -38,8 +40,12 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "route_not_found": (404, "there is nothing at this path"),
     "storage_not_configured": (503, "there is no object storage in the settings"),
     "storage_unavailable": (503, "the object storage is away"),
+    "too_many_webhooks": (409, "the account has as many webhooks as it may"),
     "too_slow": (503, "the answer took too long"),
     "unknown_parameter": (400, "the route has no such parameter; `allowed` lists those it has"),
+    "webhook_disabled": (409, "the webhook is disabled"),
+    "webhook_not_found": (404, "no webhook of the account has this id"),
+    "webhook_url_refused": (400, "webhooks may not lead to this URL; `detail` says why"),
 }
 """Each code, the status it comes with, and what it says. Codes stay: programs go by them."""
 

@@ -19,7 +19,6 @@ from trunkline.api.state import REQUEST_ID, STATE, State, json_response
 from trunkline.calls.record import encode
 from trunkline.recordings.faults import NoObject, StoreFault
 from trunkline.recordings.peaks import NoPeaks
-from trunkline.recordings.threads import in_thread
 from trunkline.recordings.waveform import waveform
 from trunkline.store.recordings import (
     Recording,
@@ -33,6 +32,7 @@ from trunkline.store.recordings import (
     select_unfinished,
     set_hold,
 )
+from trunkline.threads import in_thread
 
 if TYPE_CHECKING:
     from trunkline.recordings.objects import ObjectStore

@@ -9,6 +9,7 @@ from msgspec import Meta
 from trunkline.api import calls, document, health, recordings
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.parameters import DEFAULT_LIMIT, LONGEST_NUMBER
+from trunkline.api.webhook_routes import WEBHOOKS
 from trunkline.calls.record import CallRecord, Direction, Status
 from trunkline.store.queries import MAX_LIMIT
 from trunkline.store.recordings import Recording
@@ -154,6 +155,7 @@ ROUTES: Final = (
         answers=(Answer(about="It is held no more.", status=204),),
         problems=(*_RECORDING, "recording_erased"),
     ),
+    *WEBHOOKS,
     Route(
         method="GET",
         path="/healthz",

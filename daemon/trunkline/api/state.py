@@ -10,6 +10,7 @@ from aiohttp import web
 from trunkline.api.guard import Guard
 from trunkline.api.parameters import pretty
 from trunkline.api.problem import Problem
+from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
@@ -41,6 +42,7 @@ class State:
         links: Callable[[], Sequence[Link]],
         objects: "ObjectStore | None",
         enqueue: EnqueueRecordings | None,
+        webhooks: WebhookClient,
         document: bytes,
         index: bytes,
     ) -> None:
@@ -52,6 +54,7 @@ class State:
         self.links = links
         self.objects = objects  # where recordings are; None: not configured
         self.enqueue = enqueue  # has recordings worked on
+        self.webhooks = webhooks  # posts to receivers
         self.document = document  # OpenAPI
         self.index = index  # the page at /
         self._account_id: UUID | None = None

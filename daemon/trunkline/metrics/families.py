@@ -158,6 +158,22 @@ SPOOL_FREE = Pulled(
     "trunkline_recordings_spool_free_bytes", "gauge", "Room left where the PBX records; the least of several PBXs."
 )
 SPOOL_FILES = Pulled("trunkline_recordings_spool_files", "gauge", "Files where the PBX records, as last swept.")
+WEBHOOK_DELIVERIES = Pulled(
+    "trunkline_webhook_deliveries",
+    "counter",
+    "Tries of webhook deliveries, by outcome; failed: the last one, gone: 410, refused: to no public address.",
+    "outcome",
+    frozenset({"delivered", "retried", "failed", "gone", "refused"}),
+)
+WEBHOOKS_WAITING = Pulled(
+    "trunkline_webhook_waiting", "gauge", "Webhook deliveries that wait to be made or made again."
+)
+WEBHOOKS_OLDEST = Pulled(
+    "trunkline_webhook_oldest_waiting_seconds", "gauge", "Age of the oldest webhook delivery that waits."
+)
+WEBHOOKS_OPEN = Pulled(
+    "trunkline_webhook_open_circuits", "gauge", "Webhooks that are left alone for now because their receiver fails."
+)
 
 PULLED = (
     EVENTS_READ,
@@ -196,4 +212,8 @@ PULLED = (
     OBJECT_STORE_UP,
     SPOOL_FREE,
     SPOOL_FILES,
+    WEBHOOK_DELIVERIES,
+    WEBHOOKS_WAITING,
+    WEBHOOKS_OLDEST,
+    WEBHOOKS_OPEN,
 )

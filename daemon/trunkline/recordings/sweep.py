@@ -17,7 +17,6 @@ import structlog
 
 from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.recordings.spool import Found, RecordingSpool
-from trunkline.recordings.threads import in_thread
 from trunkline.recordings.voicemail import messages
 from trunkline.store.faults import of_the_server, summary
 from trunkline.store.pool import Pool
@@ -34,6 +33,7 @@ from trunkline.store.sweeping import (
     select_waiting,
     upsert_unmatched,
 )
+from trunkline.threads import in_thread
 
 BATCH: Final = 1000
 GRACE_S: Final = 10.0  # the tracker tells of a file long before; until then it is its
