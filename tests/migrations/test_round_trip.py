@@ -60,7 +60,8 @@ LIVED_IN = (
        SELECT id, account_id, '{"data": [1]}' FROM call_recording WHERE id::text < '4'""",
     """INSERT INTO recording_access (account_id, recording_id, action, actor, detail)
        SELECT account_id, id, 'audio', 'loopback', 'bytes=0-' FROM call_recording""",
-    """INSERT INTO webhook (account_id, url, profile, event_types, enabled, disabled_reason, secret, old_secret, last_seq)
+    """INSERT INTO webhook (
+           account_id, url, profile, event_types, enabled, disabled_reason, secret, old_secret, last_seq)
        SELECT id, 'https://crm.example.com/' || id, 'zammad', '{call.ended}', false, 'GONE', 'whsec_x', 'whsec_y', 7
        FROM account""",
     """INSERT INTO webhook_delivery (account_id, webhook_id, event_seq, message_id, type, once, state, attempts, tries)
