@@ -45,12 +45,14 @@ class Receiver:
         self.sent = 0  # bytes of the body of `gigantic`
         self.behaves: Behaviour = answer(200)
         self.tls: ssl.SSLContext | None = None
+        self.names: list[str | None] = []  # by which TLS asked for it
         self._changed = asyncio.Condition()
         self._server: asyncio.Server
         self._open: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> "Receiver":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def close(self) -> None:
@@ -58,10 +60,6 @@ class Receiver:
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
-
-    @property
-    def port(self) -> int:
-        return self._server.sockets[0].getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -101,8 +99,9 @@ def answer(status: int, body: bytes = b"", **headers: str) -> Behaviour:
     """Answer decently."""
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        told = {"Content-Length": str(len(body)), "Connection": "close", **headers}
-        lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in told.items())
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        told = {"Content-Length": str(len(body)), "Connection": "close", **given}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
         writer.write(f"HTTP/1.1 {status} Whatever\r\n{lines}\r\n".encode() + body)
         await writer.drain()
 

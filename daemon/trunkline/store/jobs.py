@@ -17,8 +17,8 @@ from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver, AsyncpgPoolDriver
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
 from pgqueuer.adapters.persistence.queries import Queries
 from pgqueuer.core.qm import QueueManager
-from pgqueuer.domain.errors import RetryRequested
-from pgqueuer.domain.models import Job
+from pgqueuer.domain.errors import FailingListenerError, RetryRequested
+from pgqueuer.domain.models import HealthCheckEvent, Job
 from pgqueuer.domain.settings import DBSettings
 
 from trunkline.store.faults import of_the_server, summary
@@ -29,6 +29,7 @@ HEARTBEAT_S: Final = 20.0
 LONGEST_DELAY_S: Final = 300.0
 _POLL_S: Final = 1.0  # how late a job may be noticed that is tried again, or whose NOTIFY was lost
 _AGAIN_S: Final = 3.0  # after the database was away
+_HEALTHY: Final = timedelta(seconds=10)
 _STOP_S: Final = 2.0  # for the jobs at hand to be put back
 HEADROOM: Final = 4  # jobs taken for each that there is room for
 _SETTINGS: Final = DBSettings(db_schema=SCHEMA)
@@ -72,6 +73,17 @@ async def enqueue(connection: Connection, queue: str, ids: Sequence[UUID], *, on
         )
 
 
+class _Manager(QueueManager):
+    """pgqueuer's, but for its first look at whether NOTIFY arrives, which it takes before it listens."""
+
+    async def listener_healthy(self, timeout: timedelta = _HEALTHY) -> HealthCheckEvent:
+        """Ask a second time before the listener counts as broken. Raises FailingListenerError."""
+        try:
+            return await super().listener_healthy(timeout=timeout / 10)
+        except FailingListenerError:
+            return await super().listener_healthy(timeout=timeout)
+
+
 class JobRunner:
     """Runs the jobs of one queue for as long as `run` is not cancelled.
 
@@ -92,7 +104,7 @@ class JobRunner:
         """Never returns; a database that is away is waited for."""
         logging.getLogger("pgqueuer").setLevel(logging.CRITICAL)  # what it says, we say with the row's id
         while True:
-            manager = QueueManager(queries(AsyncpgPoolDriver(self._pool)))
+            manager = _Manager(queries(AsyncpgPoolDriver(self._pool)))
             manager.entrypoint(self._queue)(self._run)
             running = asyncio.create_task(
                 manager.run(

@@ -63,6 +63,8 @@ class WebhookClient:
                 error = f"it answered {status}" + (", which is not followed" if 300 <= status < 400 else "")
         except Refused as refusal:
             error, refused = str(refusal), True
+        except aiohttp.InvalidURL:
+            error, refused = "it is no URL", True
         except TimeoutError:
             error = f"no whole answer within {deadline_s:g} s"
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as fault:

@@ -6,6 +6,7 @@ elsewhere the second time (DNS rebinding) gains nothing.
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ _NOT_PUBLIC: Final[tuple[Network, ...]] = (
     IPv6Network("2002::/16"),  # 6to4: an IPv4 address is in it
     IPv6Network("3fff::/20"),
 )
+# Source: https://url.spec.whatwg.org/#ends-in-a-number-checker
+_ENDS_IN_NUMBER: Final = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
 
 
 class Refused(Exception):
@@ -74,8 +77,12 @@ class Destinations:
             raise Refused("it is no URL of a web server; allowed: https://HOST/PATH")
         if url.scheme == "http" and not self.allow_http:
             raise Refused("http is not encrypted; allowed: https, or http where the settings have webhooks.allow_http")
-        if url.user is not None or url.password is not None or "@" in url.authority:
+        if url.user is not None or url.password is not None or "@" in _authority(text):
             raise Refused("it holds a user or a password; allowed: https://HOST/PATH, who it is from is signed")
+        if _is_odd_address(host):
+            raise Refused(
+                "its host is neither a name nor an address as one writes it; allowed: 192.0.2.1, [2001:db8::1]"
+            )
         if "#" in text:
             raise Refused("it has a fragment (#), which is never sent")
         if port is None or port in _BAD_PORTS or not (port in (80, 443) or 1024 <= port <= 65535):
@@ -121,6 +128,19 @@ async def resolve(host: str, port: int) -> list[str]:
     """
     found = await in_thread(_getaddrinfo, host, port)
     return list(dict.fromkeys(found))
+
+
+def _authority(text: str) -> str:
+    return re.split("[/?#]", text.partition("//")[2], maxsplit=1)[0]
+
+
+def _is_odd_address(host: str) -> bool:
+    """Whether a host is an address in a form of which some programs think otherwise than others, as 127.1."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return _ENDS_IN_NUMBER.search(host) is not None
+    return False
 
 
 def _getaddrinfo(host: str, port: int) -> list[str]:
