@@ -16,19 +16,31 @@ from trunkline.embedded.s3 import S3Server
 
 _HTTP = 10  # of the PBX's block of ports
 _READY_S = 20.0
+_HERE = """
+[webhooks]
+allow_http = true
+allow_networks = ["127.0.0.0/8"]
+"""
 
 
 @contextlib.contextmanager
 def running_daemon(
-    pbx: Asterisk, url: str, directory: Path, *, ami_port: int = 0, s3: S3Server | None = None, strict: bool = True
+    pbx: Asterisk,
+    url: str,
+    directory: Path,
+    *,
+    ami_port: int = 0,
+    s3: S3Server | None = None,
+    strict: bool = True,
+    webhooks: bool = False,
 ) -> Iterator[str]:
     """A daemon that follows `pbx` (by `ami_port`, a proxy's, where given) and is ready; its base URL.
 
-    s3: where it stores recordings, else nowhere. strict: no error may be in its log.
+    s3: where it stores recordings, else nowhere. strict: no error may be in its log. webhooks: they may lead here.
     """
     (directory / "ami").write_text(pbx.secrets.ami_events)
     (directory / "url").write_text(url)
-    http = pbx.base + _HTTP + (s3 is not None)
+    http = pbx.base + _HTTP + (s3 is not None) + 2 * webhooks
     (directory / "trunkline.toml").write_text(
         f"""
 [database]
@@ -53,6 +65,7 @@ format = "json"
 [spool]
 path = "spool"
 {_stored_in(s3) if s3 else ""}
+{_HERE if webhooks else ""}
 """
     )
     log = directory / "log"
