@@ -200,7 +200,7 @@ class Webhooks(Section, frozen=True, kw_only=True):
     allow_networks: Annotated[
         tuple[str, ...], Meta(description='a list of networks that are not public and yet allowed, ["10.0.0.0/8"]')
     ] = ()
-    at_once: Annotated[int, Meta(ge=4, le=512, description="4 to 512 receivers at a time")] = 32
+    at_once: Annotated[int, Meta(ge=4, le=1024, description="4 to 1024 receivers at a time")] = 128
     keep_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1 to 3650")] = 30  # the log of deliveries
 
     def problems(self) -> list[str]:

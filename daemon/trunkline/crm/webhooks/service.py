@@ -30,7 +30,7 @@ class Sending(NamedTuple):
     """How webhooks are sent. at_once: receivers at a time; keep_days: of the log of deliveries."""
 
     destinations: Destinations = Destinations()
-    at_once: int = 32
+    at_once: int = 128
     keep_days: int = 30
 
 
