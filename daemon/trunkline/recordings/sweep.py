@@ -19,7 +19,7 @@ from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.recordings.spool import Found, RecordingSpool
 from trunkline.recordings.voicemail import messages
 from trunkline.store.faults import of_the_server, summary
-from trunkline.store.pool import Pool
+from trunkline.store.pool import Pool, raise_if_cancelled
 from trunkline.store.recordings import chunked
 from trunkline.store.sweeping import (
     delete_gone,
@@ -81,6 +81,7 @@ class Sweeper:
             try:
                 await self.sweep()
             except Exception as error:
+                raise_if_cancelled()
                 if not of_the_server(error) and not isinstance(error, OSError):
                     log.exception("recordings.sweep_failed")
                 else:

@@ -16,7 +16,7 @@ from trunkline.crm.webhooks import zammad
 from trunkline.crm.webhooks.message import ZAMMAD
 from trunkline.store.events import CHANNEL
 from trunkline.store.faults import of_the_server, summary
-from trunkline.store.pool import Connection, Pool
+from trunkline.store.pool import Connection, Pool, raise_if_cancelled
 from trunkline.store.webhook_line import (
     Behind,
     Handed,
@@ -52,6 +52,7 @@ class Feed:
             try:
                 await self._listen()
             except Exception as error:
+                raise_if_cancelled()
                 if of_the_server(error):
                     log.warning("webhooks.feed_away", error=summary(error), again_in_s=_AGAIN_S)
                 else:

@@ -13,7 +13,7 @@ from trunkline.crm.webhooks.deliver import Deliverer, OthersTurn
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.feed import Feed
 from trunkline.store.faults import of_the_server, summary
-from trunkline.store.pool import Connection, Pool, open_pool
+from trunkline.store.pool import Connection, Pool, open_pool, raise_if_cancelled
 from trunkline.store.webhook_line import Waiting, purge, select_due, select_waiting
 from trunkline.threads import in_thread
 
@@ -102,6 +102,7 @@ class WebhookService:
                     await self._purge()
                 count += 1
             except Exception as error:
+                raise_if_cancelled()
                 if of_the_server(error):
                     log.warning("webhooks.sweep_failed", error=summary(error), again_in_s=_AGAIN_S)
                 else:
