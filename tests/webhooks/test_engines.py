@@ -75,7 +75,9 @@ async def test_receivers_that_failed_leave_room_for_the_others(house: House, rec
         for _ in range(5):
             await house.call()
         await house.until_states(webhook_id, *["delivered"] * 15)
-    assert sum(one.connections for one in dead) == 4  # half of the room
+        half = 4  # of the room
+        await house.until("they have half of the room", lambda: sum(one.connections for one in dead) >= half)
+        assert sum(one.connections for one in dead) == half
 
 
 async def test_the_circuit_opens_and_one_delivery_asks_for_all(house: House, receiver: Receiver) -> None:
@@ -197,7 +199,8 @@ async def test_what_a_killed_daemon_was_at_is_delivered_with_the_same_id(
     await killed_at(step, database_url)
     assert len(receiver.received) == times - 1
     assert (await house.row(webhook_id))["leased_until"] is not None
-    await house.pool.execute("UPDATE webhook SET leased_until = now()")
+    await house.pool.execute("UPDATE webhook SET leased_until = now()")  # half a minute later
+    await house.pool.execute("UPDATE jobs.pgqueuer SET heartbeat = now() - interval '30 s'")
     async with house.running():
         await house.until_states(webhook_id, *["delivered"] * 3)
     ids = [one.id for one in receiver.received]
@@ -257,6 +260,7 @@ async def test_no_log_line_tells_a_secret_or_a_path(house: House, receiver: Rece
             await other.got(1)
             await house.until("it is refused", lambda: service.deliverer.outcomes["refused"])
             await house.until("it is written down", lambda: service.deliverer.outcomes["retried"])
+            await house.until("it is gone", lambda: service.deliverer.outcomes["gone"])
     assert {line["event"] for line in logs} >= {"webhook.failed", "webhook.gone"}
     said = str(logs)
     for hidden in (secret, second, secret[6:20], "very-secret", "10.9.8.7", "whsec_"):
