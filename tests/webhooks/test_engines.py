@@ -200,7 +200,6 @@ async def test_what_a_killed_daemon_was_at_is_delivered_with_the_same_id(
     assert len(receiver.received) == times - 1
     assert (await house.row(webhook_id))["leased_until"] is not None
     await house.pool.execute("UPDATE webhook SET leased_until = now()")  # half a minute later
-    await house.pool.execute("UPDATE jobs.pgqueuer SET heartbeat = now() - interval '30 s'")
     async with house.running():
         await house.until_states(webhook_id, *["delivered"] * 3)
     ids = [one.id for one in receiver.received]

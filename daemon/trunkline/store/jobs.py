@@ -38,6 +38,10 @@ _COUNT_DUE: Final = f"""
 SELECT count(*) FROM {_SETTINGS.qualified.queue_table}
 WHERE entrypoint = $1 AND execute_after < now() + interval '1 minute'
 """
+_SELECT_QUEUED: Final = f"""
+SELECT convert_from(payload, 'UTF8') AS id FROM {_SETTINGS.qualified.queue_table}
+WHERE entrypoint = $1 AND status = 'queued' AND payload = ANY ($2::bytea[])
+"""
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +75,12 @@ async def enqueue(connection: Connection, queue: str, ids: Sequence[UUID], *, on
             dedupe_key=[f"{queue}:{one}" if once else None for one in ids],
             on_conflict="skip",
         )
+
+
+async def queued(connection: Connection, queue: str, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the ids that a job waits for; one that runs, or that somebody died over, does not count."""
+    rows = await connection.fetch(_SELECT_QUEUED, queue, [str(one).encode() for one in ids])
+    return {UUID(row["id"]) for row in rows}
 
 
 class _Manager(QueueManager):

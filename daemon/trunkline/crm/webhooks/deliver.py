@@ -70,7 +70,7 @@ class Deliverer:
                 async with self._suspects:
                     await self._deliver(webhook_id, lease, delivery)
             raise OthersTurn(0.0)
-        except (OthersTurn, asyncio.CancelledError):
+        except (Exception, asyncio.CancelledError):
             with suppress(Exception):  # it ends by itself
                 await asyncio.wait_for(release(self._pool, webhook_id, lease), _RELEASE_S)
             raise

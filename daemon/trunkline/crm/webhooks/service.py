@@ -70,13 +70,15 @@ class WebhookService:
         """Make jobs for what has become due, and for what lost its job. Raises as asyncpg does."""
         if due := await select_due(self._pool):
             async with self._pool.acquire() as connection, connection.transaction():
-                await self._enqueue(connection, due, once=True)
+                jobs = await in_thread(import_module, "trunkline.store.jobs")
+                waiting = await jobs.queued(connection, QUEUE, due)
+                await self._enqueue(connection, [one for one in due if one not in waiting])
 
-    async def _enqueue(self, connection: Connection, webhook_ids: Sequence[UUID], once: bool = False) -> None:
-        # A job that has ended is there for another moment, and would keep a new one from being made: where somebody
-        # hands over, nobody is at the webhook, and its row is locked, so a second job at once is worth it.
+    async def _enqueue(self, connection: Connection, webhook_ids: Sequence[UUID]) -> None:
+        # Not once: a job that has ended is there for another moment, one whose daemon was killed for HEARTBEAT_S, and
+        # would keep a new one from being made. One too many finds nothing to do.
         jobs = await in_thread(import_module, "trunkline.store.jobs")
-        await jobs.enqueue(connection, QUEUE, webhook_ids, once=once)
+        await jobs.enqueue(connection, QUEUE, webhook_ids, once=False)
         self._needed.set()
 
     async def _work(self) -> None:
