@@ -269,7 +269,12 @@ async def test_who_is_disabled_is_told_nothing_and_from_then_on_again(
         assert (await ask(api, "PATCH", path, {"enabled": False}))[1]["enabled"] is False
         await house.call()
         await witness.got(6)
-        receiver.behaves = answer(410)
+
+        async def gone(*connection: Any) -> None:
+            await witness.got(9)  # all of the next call is handed over by then
+            await answer(410)(*connection)
+
+        receiver.behaves = gone
         await house.pool.execute("UPDATE webhook SET failures = 7, opened_until = now() + interval '1 hour'")
         _, changed = await ask(api, "PATCH", path, {"enabled": True})
         assert (changed["lastSeq"], changed["failures"], changed["openUntil"]) == (6, 0, None)
