@@ -37,6 +37,7 @@ check: $(SYNCED)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports --no-cache
 
 bench: $(SYNCED)  ## the figures in the README, beside the peers' (ARGS="bench/memory.py" for one)
+	@$(BIN)/uv sync --quiet --frozen --all-extras --group bench
 	@$(BIN)/python bench/run.py $(ARGS)
 
 clean:  ## remove .venv, .trunkline and caches

@@ -1,9 +1,10 @@
-"""The daemon as a whole: from the event on the wire to the event row in PostgreSQL, a flood, and its memory.
+"""The daemon as a whole: from the event on the wire to the event row in PostgreSQL, and a flood.
 
     .venv/bin/python bench/daemon.py [--seconds 20] [--rounds 40]
 
 A scripted AMI in this process, `trunkline run` in one of its own, PostgreSQL in its own: all on this machine's cores.
-The flood is set beside what the codec alone does with the same bytes, on one core, in the same run.
+The flood is set beside what the codec alone does with the same bytes, on one core, in the same run. Memory of the idle
+daemon is bench/memory.py's.
 """
 
 import argparse
@@ -32,7 +33,6 @@ from verdict import Promises, headline
 RATE = 2_000  # events/s of the latency run
 EVENTS_A_CALL = 86  # of a bridged call, as Asterisk sends it unfiltered (most of them are VarSets)
 P99_LIMIT_MS = 100.0
-RSS_LIMIT_MB = 80.0
 
 _LISTS = {
     "CoreShowChannels": "CoreShowChannelsComplete",
@@ -109,14 +109,19 @@ def call(number: int) -> tuple[str, list[bytes]]:
 
 
 @asynccontextmanager
-async def daemon(directory: Path, url: str) -> AsyncIterator[tuple[Ami, int]]:
-    """A daemon that follows a scripted AMI; and its process id."""
+async def daemon(
+    directory: Path, url: str, *, pbx: str = "", more: str = "", port: int = 0
+) -> AsyncIterator[tuple[Ami, int]]:
+    """A daemon that follows a scripted AMI, and its process id.
+
+    pbx: keys of [[pbx]]; more: sections; port: HTTP's, 0 for any.
+    """
     ami = Ami()
     async with await ami.serve():
         settings = directory / "trunkline.toml"
         settings.write_text(
             f'[database]\nurl = "{url}"\n[[pbx]]\nhost = "127.0.0.1"\nport = {ami.port}\nsecret = "x"\nregion = "GB"\n'
-            '[http]\nport = 0\n[log]\nlevel = "warning"\n'
+            f'{pbx}[http]\nport = {port}\n[log]\nlevel = "warning"\n{more}'
         )
         process = subprocess.Popen([sys.executable, "-m", "trunkline", "run", "--config", str(settings)])
         try:
@@ -125,6 +130,7 @@ async def daemon(directory: Path, url: str) -> AsyncIterator[tuple[Ami, int]]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
+            await asyncio.sleep(0.1)  # the AMI's session sees that it has ended
 
 
 def rss_mb(pid: int) -> float:
@@ -144,9 +150,6 @@ async def latency(ami: Ami, connection: Any, seconds: float, *, number: int = 0)
 
     await connection.add_listener("trunkline_event", notified)
     last = await connection.fetchval("SELECT coalesce(max(seq), 0) FROM event")
-    live: list[list[tuple[str, bytes]]] = []
-    began = time.perf_counter()
-    expected = 0
 
     async def read() -> None:
         nonlocal last
@@ -163,6 +166,23 @@ async def latency(ami: Ami, connection: Any, seconds: float, *, number: int = 0)
                     took.append((now - at) * 1000)
 
     reading = asyncio.create_task(read())
+    expected = await pace(ami, seconds, sent, number)
+    deadline = time.perf_counter() + 10
+    while len(took) < expected and time.perf_counter() < deadline:
+        await asyncio.sleep(0.05)
+    reading.cancel()
+    await asyncio.wait([reading])
+    await connection.remove_listener("trunkline_event", notified)
+    if len(took) < expected:
+        raise SystemExit(f"{expected - len(took)} of {expected} events never became rows")
+    return took
+
+
+async def pace(ami: Ami, seconds: float, sent: dict[tuple[str, str], float], number: int = 0) -> int:
+    """RATE events a second; `sent` tells when those were sent that make event rows. Returns how many of these."""
+    live: list[list[tuple[str, bytes]]] = []
+    began = time.perf_counter()
+    expected = 0
     step_s = 0.01
     due = 0.0
     while (elapsed := time.perf_counter() - began) < seconds:
@@ -190,15 +210,7 @@ async def latency(ami: Ami, connection: Any, seconds: float, *, number: int = 0)
         await ami.send(out)
         if due > elapsed:
             await asyncio.sleep(due - elapsed)
-    deadline = time.perf_counter() + 10
-    while len(took) < expected and time.perf_counter() < deadline:
-        await asyncio.sleep(0.05)
-    reading.cancel()
-    await asyncio.wait([reading])
-    await connection.remove_listener("trunkline_event", notified)
-    if len(took) < expected:
-        raise SystemExit(f"{expected - len(took)} of {expected} events never became rows")
-    return took
+    return expected
 
 
 def flood_bytes(rounds: int) -> list[bytes]:
@@ -237,11 +249,6 @@ async def measure(url: str, directory: Path, seconds: float, rounds: int) -> int
     headline("The daemon as a whole, beside the PBX that feeds it and its PostgreSQL")
     promises = Promises()
     async with daemon(directory, url) as (ami, pid):
-        await asyncio.sleep(1)
-        idle = rss_mb(pid)
-        promises.tell(
-            f"the idle daemon takes at most {RSS_LIMIT_MB:g} MB", f"{idle:.1f} MB RSS", kept=idle <= RSS_LIMIT_MB
-        )
         first = await latency(ami, connection, 0.2, number=1_000_000)  # opens connections and prepares statements
         print(f"the first calls after the start      max {max(first):6.1f} ms")
         took = sorted(await latency(ami, connection, seconds))

@@ -1,27 +1,38 @@
-"""Memory of the tracker: of each live call, and whether it grows with the calls that were.
+"""Memory: of each live call, whether it grows with the calls that were, and of the idle daemon.
 
     .venv/bin/python bench/memory.py
 
-Promises: a live call takes at most 20 kB, and from 10,000 calls on to 100,000 nothing grows by more than 1 MB. Calls
-ring, are answered and hang up; what has changed is taken as the daemon takes it, and garbage goes when it goes there.
-Memory of the whole process, idle and after a flood, is bench/daemon.py's.
+Promises: a live call takes at most 20 kB, from 10,000 calls on to 100,000 nothing grows by more than 1 MB, and the idle
+daemon takes at most 80 MB, whether it stores recordings or not. Calls ring, are answered and hang up; what has changed
+is taken as the daemon takes it, and garbage goes when it goes there. The daemon is `trunkline run` in a process of its
+own, with a real PostgreSQL and a real S3; what it takes after a recording was stored is told beside.
 """
 
 import argparse
+import asyncio
 import gc
 import os
 import sys
+import tempfile
 import tracemalloc
+import wave
 from pathlib import Path
 from typing import NamedTuple
 
+from daemon import call, daemon, rss_mb
 from trunkline.asterisk.event import Event
 from trunkline.calls.tracker import Tracker
+from trunkline.embedded.postgres import Postgres
+from trunkline.embedded.s3 import S3Server
 from trunkline.garbage import settle
+from trunkline.store.migrate import upgrade
 from verdict import Promises, headline
 
 LIVE_LIMIT_KB = 20.0
 GROWTH_LIMIT_MB = 1.0
+RSS_LIMIT_MB = 80.0
+IDLE_S = 3.0  # after the PBX was asked all: the first sweep is done as well
+STORED_WITHIN_S = 60.0
 CUSTOMERS = 5_000  # who call again and again
 MANY_LIVE = 5_000  # of which the memory of one is found
 LIVE = 500  # at any time, while many come and go
@@ -141,10 +152,58 @@ def after() -> dict[int, Memory]:
     return found
 
 
+async def idle_daemon(url: str, directory: Path) -> float:
+    """MB of a daemon that follows a PBX on which nothing happens."""
+    async with daemon(directory, url) as (_, pid):
+        await asyncio.sleep(IDLE_S)
+        return rss_mb(pid)
+
+
+async def idle_storing_daemon(url: str, directory: Path, s3: S3Server) -> tuple[float, float]:
+    """MB of one that stores recordings: before it has stored any, and after the first."""
+    spool = directory / "monitor"
+    spool.mkdir()
+    keys = f'access_key = "{s3.access_key}"\nsecret_key = "{s3.secret_key}"\n'
+    more = f'[recordings]\nendpoint = "{s3.endpoint}"\nbucket = "bench"\nsweep_s = 1\n{keys}'
+    async with daemon(directory, url, pbx=f'recordings = "{spool}"\n', more=more) as (ami, pid):
+        await asyncio.sleep(IDLE_S)
+        before = rss_mb(pid)
+        uniqueid, packets = call(1)
+        with wave.open(str(spool / f"call-{uniqueid}.wav"), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(bytes(range(256)) * 625)  # 10 s
+        await ami.send(b"".join(packets))
+        async with asyncio.timeout(STORED_WITHIN_S):  # the sweeper leaves a new file alone for 10 s
+            while any(spool.iterdir()):
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
+        return before, rss_mb(pid)
+
+
+def tell_idle(promises: Promises) -> None:
+    """Measure the idle daemon both ways."""
+    with Postgres(durable=False) as server, S3Server() as s3, tempfile.TemporaryDirectory() as folder:
+        s3.create_bucket("bench")
+        urls = {name: server.create_database(name) for name in ("plain", "storing")}
+        for name, url in urls.items():
+            upgrade(url)
+            (Path(folder) / name).mkdir()
+        plain = asyncio.run(idle_daemon(urls["plain"], Path(folder) / "plain"))
+        promises.tell(
+            f"the idle daemon takes at most {RSS_LIMIT_MB:g} MB", f"{plain:.1f} MB RSS", kept=plain <= RSS_LIMIT_MB
+        )
+        before, after = asyncio.run(idle_storing_daemon(urls["storing"], Path(folder) / "storing", s3))
+        promises.tell(
+            f"the idle daemon with [recordings] takes at most {RSS_LIMIT_MB:g} MB",
+            f"{before:.1f} MB RSS", kept=before <= RSS_LIMIT_MB,
+        )  # fmt: skip
+        print(f"once it has stored a recording, with the S3 client that it loads for it: {after:.1f} MB RSS")
+
+
 def main() -> int:
     """Print the figures; 1 where a promise is broken."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    headline(f"Memory of the tracker: of a live call, and after many that have ended, {LIVE} live at any time")
+    headline(f"Memory: of a live call, after many that have ended, {LIVE} live at any time, and of the idle daemon")
     promises = Promises()
     settle()
     found = after()
@@ -159,6 +218,7 @@ def main() -> int:
         f"a live call takes at most {LIVE_LIMIT_KB:g} kB", f"{each_kb:.2f} kB, of {MANY_LIVE:,} live ones",
         kept=each_kb <= LIVE_LIMIT_KB,
     )  # fmt: skip
+    tell_idle(promises)
     return promises.status
 
 

@@ -18,6 +18,7 @@ import asyncpg
 import structlog
 import trio
 
+from trunkline import migrating
 from trunkline.aio import AsyncioThread, open_asyncio_thread
 from trunkline.api import Link as LinkState
 from trunkline.api import create_app, serve
@@ -31,7 +32,7 @@ from trunkline.crm.matching import select_leads_by_number
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.service import Sending, WebhookService
 from trunkline.following import Following
-from trunkline.garbage import settle
+from trunkline.garbage import give_back, settle
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.metrics import Metrics, families
 from trunkline.recordings.spool import RecordingSpool
@@ -219,6 +220,7 @@ class _Daemon:
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
             enqueue=self._pools.enqueue,
             webhooks=self._pools.webhooks.client,
+            origins=http.origins,
         )
         try:
             await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
@@ -231,15 +233,16 @@ class _Daemon:
 
     async def _check_schema(self, migrate: bool) -> None:
         """Refuse an older schema. A database that is away is no reason not to start: calls are spooled meanwhile."""
-        url = self._settings.database.url.reveal()
         try:
             with trio.fail_after(REACH_S):
                 found = await self._aio.call(select_migration, self._pools.reading)
             if migrate and found != HEAD:
-                await trio.to_thread.run_sync(_migrate, url, abandon_on_cancel=True)
+                await migrating.migrate(self._settings.database.url.reveal())
                 found = HEAD
             if found == HEAD:
                 await self._aio.call(self._pools.make_account)
+        except migrating.MigrationStopped as error:
+            raise StartError(str(error)) from error
         except asyncpg.exceptions.ClientConfigurationError as error:
             raise StartError(f"database.url cannot be used: {error}") from error
         except (OSError, trio.TooSlowError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -310,7 +313,7 @@ class _Pools:
         enqueue: EnqueueRecordings | None = None
         service = None
         if settings.recordings.endpoint:
-            from trunkline.recordings.jobs import enqueue_recordings  # here: 20 MB, for who uses it
+            from trunkline.recordings.jobs import enqueue_recordings  # here: 14 MB, for who uses it
 
             enqueue = enqueue_recordings
             service = await open_recordings(
@@ -365,6 +368,7 @@ async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -
         path_style=kept.path_style,
         encrypted=kept.encryption == "sse-s3",
         at_once=kept.at_once + 8,
+        opened=give_back,
     )
     keeping = Keeping(
         prefix=kept.prefix,
@@ -382,15 +386,6 @@ async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -
         mailboxes,
         keeping,
     )
-
-
-def _migrate(url: str) -> None:
-    from trunkline.store.migrate import MigrationError, upgrade  # here: a second of start-up and 30 MB
-
-    try:
-        upgrade(url)
-    except MigrationError as error:
-        raise StartError(str(error)) from error
 
 
 def _link_settings(name: str, pbx: Pbx) -> LinkSettings:
@@ -423,6 +418,7 @@ def _measure_recordings(metrics: Metrics, service: "RecordingService") -> None:
         families.OBJECT_STORE_UP: lambda: 0 if uploader.breaker.fault is not None else 1,
         families.SPOOL_FREE: lambda: sweeper.free_bytes if sweeper.free_bytes >= 0 else math.nan,
         families.SPOOL_FILES: lambda: sweeper.files,
+        families.SPOOL_UNREAD: lambda: sweeper.unread,
     }
     for family, read in readings.items():
         metrics.pull(family, "", read)

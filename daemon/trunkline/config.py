@@ -6,8 +6,9 @@ trunkline.example.toml explains each key to the admin.
 
 import ipaddress
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -40,8 +41,10 @@ class Database(Section, frozen=True, kw_only=True):
 
     url: Annotated[Secret, Meta(description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")]
 
-    def problems(self) -> list[str]:
+    def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse what is no URL of a PostgreSQL database, without showing it: it holds the password."""
+        if "url" in unread:
+            return []
         allowed = "allowed: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
         try:
             url = urlsplit(self.url.reveal())
@@ -86,10 +89,10 @@ class Pbx(Section, frozen=True, kw_only=True):
         """The port, or the usual one in manager.conf: 5038, with TLS 5039."""
         return self.port or (5038 if self.tls == "off" else 5039)
 
-    def problems(self) -> list[str]:
+    def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse a secret that would break the AMI's lines, a country that is none, a CA file that is not there."""
         problems = []
-        if any(ord(c) < 32 or ord(c) == 127 for c in self.secret.reveal()):
+        if "secret" not in unread and any(ord(c) < 32 or ord(c) == 127 for c in self.secret.reveal()):
             problems.append("secret: holds a control character or line end; allowed: text without control characters")
         if self.region is not None:
             from phonenumbers import SUPPORTED_REGIONS  # here: slow to load, and not every command reads settings
@@ -102,11 +105,14 @@ class Pbx(Section, frozen=True, kw_only=True):
             problems.append(f"recordings: {self.recordings} is no directory; allowed: where the PBX's recordings are")
         if self.voicemail is not None and not self.voicemail.is_dir():
             problems.append(f"voicemail: {self.voicemail} is no directory; allowed: where the PBX's mailboxes are")
-        if self.recordings_seen_as is not None and self.recordings is None:
+        if self.recordings_seen_as is not None and self.recordings is None and "recordings" not in unread:
             problems.append("recordings_seen_as: needs recordings, the same directory as this machine sees it")
         if self.tls not in ("off", "on") and not Path(self.tls).is_file():
             problems.append(f'tls: {self.tls!r} is no file; allowed: "off", "on", or the path of a CA file')
         return problems
+
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", re.ASCII)
 
 
 class Http(Section, frozen=True, kw_only=True):
@@ -118,7 +124,11 @@ class Http(Section, frozen=True, kw_only=True):
         tuple[Secret, ...], Meta(description=f"a list of keys, each of {SHORTEST_KEY} or more characters, no spaces")
     ] = ()
 
-    def problems(self) -> list[str]:
+    origins: Annotated[
+        tuple[str, ...], Meta(description='a list of origins of web pages, such as "https://crm.example.com"')
+    ] = ()
+
+    def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse guessable keys, and an open door: without a key only this machine may ask."""
         problems = []
         for n, key in enumerate(self.api_keys, 1):
@@ -126,7 +136,12 @@ class Http(Section, frozen=True, kw_only=True):
             if len(text) < SHORTEST_KEY or not text.isascii() or not text.isprintable() or " " in text:
                 wanted = f"{SHORTEST_KEY} or more printable ASCII characters, no spaces"
                 problems.append(f"api_keys: key {n} is too short or not printable; allowed: {wanted}")
-        if not self.api_keys and not _loopback(self.host):
+        problems += [
+            f'origins: {origin[:60]!r} is no origin; allowed: scheme and host alone, such as "https://crm.example.com"'
+            for origin in self.origins
+            if not _ORIGIN.fullmatch(origin)
+        ]
+        if not self.api_keys and "api_keys" not in unread and not _loopback(self.host):
             problems.append(
                 f"host: {self.host!r} can be reached from other machines and there is no API key; "
                 'allowed: a loopback address such as "127.0.0.1", or any with api_keys or api_key_file'
@@ -168,28 +183,23 @@ class Recordings(Section, frozen=True, kw_only=True):
     sweep_s: Annotated[float, Meta(ge=1, le=86400, description="seconds, 1 to 86400")] = 60.0
     retention_days: Annotated[int, Meta(ge=1, description="days, 1 or more; left out: for ever")] | None = None
     retention_days_by_queue: Annotated[
-        dict[str, Annotated[int, Meta(ge=1)]], Meta(description="a section of QUEUE = days")
+        dict[str, Annotated[int, Meta(ge=1, description="days, a whole number, 1 or more")]],
+        Meta(description="a section of QUEUE = days, each 1 or more"),
     ] = msgspec.field(default_factory=dict)
 
-    def problems(self) -> list[str]:
+    def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse an endpoint that is none, and half a configuration."""
-        if not self.endpoint:
+        if not self.endpoint and "endpoint" not in unread:
             missing = "endpoint: is missing, so the others have no effect; allowed: the URL of an S3"
-            return [] if self == Recordings() else [missing]
+            return [missing] if unread or self != Recordings() else []
         problems = []
-        try:
-            url = urlsplit(self.endpoint)
-            plain = url.scheme in ("http", "https") and url.hostname and url.path in ("", "/") and not url.query
-            _ = url.port
-        except ValueError:
-            plain = False
-        if not plain or "@" in self.endpoint:
+        if self.endpoint and not _bare_url(self.endpoint):
             problems.append(
                 'endpoint: is no URL of an S3; allowed: "https://HOST" or "http://HOST:PORT", nothing behind'
             )
-        for key in ("access_key", "secret_key"):
-            if not getattr(self, key).reveal():
-                problems.append(f"{key} or {key}_file: is missing; allowed: a text")
+        for key, what in (("access_key", "the access key's id"), ("secret_key", "the access key's secret")):
+            if key not in unread and not getattr(self, key).reveal():
+                problems.append(f"{key} or {key}_file: is missing; allowed: {what}")
         return problems
 
 
@@ -203,7 +213,7 @@ class Webhooks(Section, frozen=True, kw_only=True):
     at_once: Annotated[int, Meta(ge=4, le=1024, description="4 to 1024 receivers at a time")] = 128
     keep_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1 to 3650")] = 30  # the log of deliveries
 
-    def problems(self) -> list[str]:
+    def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse what is no network."""
         problems = []
         for text in self.allow_networks:
@@ -265,15 +275,20 @@ _VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_S
 }
 
 
+def locate(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the settings are: `file`, else $TRUNKLINE_CONFIG, else trunkline.toml."""
+    return Path(file or environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+
+
 def load(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings from `file`, else $TRUNKLINE_CONFIG, else trunkline.toml. Raises ConfigError."""
-    path = Path(file or environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+    path = locate(file, environ)
     return check(_read(path), source=str(path), base=path.parent, environ=environ)
 
 
 def load_database(file: str | None = None, environ: Mapping[str, str] = os.environ) -> Database:
     """Read only [database], for commands that need no PBX; the environment alone will do. Raises ConfigError."""
-    path = Path(file or environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+    path = locate(file, environ)
     from_environment = any(
         variable in environ for variable, (section, _) in _VARIABLES.items() if section == "database"
     )
@@ -376,6 +391,16 @@ def _refuse_twins(pbxs: tuple[Pbx | None, ...], reader: Reader) -> None:
             first = seen.setdefault((pbx.host.lower(), pbx.ami_port), n)
             if first != n:
                 reader.problems.append(f"pbx[{n}].host: is the same PBX as pbx[{first}]; allowed: each PBX once")
+
+
+def _bare_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        _ = url.port  # parsed when asked for
+    except ValueError:
+        return False
+    bare = url.scheme in ("http", "https") and url.hostname and url.path in ("", "/") and not url.query
+    return bool(bare) and "@" not in text
 
 
 def _loopback(host: str) -> bool:

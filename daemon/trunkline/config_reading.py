@@ -46,8 +46,11 @@ class Secret:
 class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One table of the file. Its fields' Meta descriptions are what the errors call allowed."""
 
-    def problems(self) -> list[str]:
-        """Say what no single field's type can: each as "key: what is wrong; allowed: ..."."""
+    def problems(self, unread: Collection[str]) -> list[str]:
+        """Say what no single field's type can: each as "key: what is wrong; allowed: ...".
+
+        Fields in `unread` were given wrongly, or are missing, and hold a default or nothing: of them enough is said.
+        """
         return []
 
 
@@ -80,29 +83,36 @@ class Reader:
         """Read one table; None if anything in it is wrong. `where` is "http" or "pbx[2]"."""
         name = where.partition("[")[0]
         before = len(self.problems)
+        unread: set[str] = set()
         hints = get_type_hints(kind, include_extras=True)
         files = {key: target for (owner, key), target in self._file_keys.items() if owner == name}
         values: dict[str, Any] = {}
         for key, value in table.items():
-            if key in files:
-                if files[key] in table:
-                    self.problems.append(f"{where}.{key}: give either this or {files[key]}, not both")
-                else:
-                    values[files[key]] = self._from_file(f"{where}.{key}", value, hints[files[key]])
+            said, target = len(self.problems), files.get(key, key)
+            made: Any = None
+            if key in files and target in table:
+                self.problems.append(f"{where}.{key}: give either this or {target}, not both")
+            elif key in files:
+                made = self._from_file(f"{where}.{key}", value, hints[target])
             elif key in hints:
-                values[key] = self._value(f"{where}.{key}", value, hints[key])
+                made = self._value(f"{where}.{key}", value, hints[key])
             else:
                 self.unknown(f"{where}.{key}", key, {*hints, *files})
+            if len(self.problems) == said:
+                values[target] = made
+            else:
+                unread.add(target)
         for field in msgspec.structs.fields(kind):
             file_key = next((key for key, target in files.items() if target == field.name), None)
             if field.required and field.name not in table and file_key not in table:
                 either = f"{where}.{field.name}" + (f" or {file_key}" if file_key else "")
                 self.problems.append(f"{either}: is missing; allowed: {allowed(hints[field.name])}")
-        if len(self.problems) > before:
-            return None
-        made = kind(**values)
-        self.problems.extend(f"{where}.{problem}" for problem in made.problems())
-        return made if len(self.problems) == before else None
+                unread.add(field.name)
+            if field.required and field.name in unread:
+                values[field.name] = None
+        section = kind(**values)
+        self.problems.extend(f"{where}.{problem}" for problem in section.problems(unread))
+        return section if len(self.problems) == before else None
 
     def unknown(self, where: str, key: str, known: Collection[str]) -> None:
         """Refuse a key nobody knows, and guess which one was meant."""
@@ -112,7 +122,7 @@ class Reader:
 
     def _from_file(self, where: str, value: Any, hint: Any) -> Any:
         if not isinstance(value, str) or not value:
-            self.problems.append(f"{where}: {_KINDS.get(type(value), 'this')} is not allowed here; allowed: a path")
+            self.problems.append(f"{where}: {_kind(value)} is not allowed here; allowed: a path")
             return None
         path = self.base / value
         try:
@@ -130,10 +140,12 @@ class Reader:
         return self._value(where, entries, hint)
 
     def _value(self, where: str, value: Any, hint: Any) -> Any:
+        if isinstance(value, dict) and (entry := _of_entries(hint)) is not None:
+            return {key: self._value(f"{where}.{key}", held, entry) for key, held in value.items()}
         try:
             made = msgspec.convert(value, hint, dec_hook=_decode)
         except msgspec.ValidationError:
-            shown = _KINDS.get(type(value), "this") if _holds_secret(hint) else _short(value)
+            shown = _kind(value) if _holds_secret(hint) else _short(value)
             self.problems.append(f"{where}: {shown} is not allowed here; allowed: {allowed(hint)}")
             return None
         return self.base / made if isinstance(made, Path) else made
@@ -160,6 +172,16 @@ def _decode(kind: type, value: Any) -> Any:
 
 def _holds_secret(hint: Any) -> bool:
     return hint is Secret or any(_holds_secret(part) for part in get_args(hint))
+
+
+def _of_entries(hint: Any) -> Any:
+    """What the values of a section of free keys may be; None where a field is none."""
+    bare = hint.__origin__ if hasattr(hint, "__metadata__") else hint
+    return get_args(bare)[1] if get_origin(bare) is dict else None
+
+
+def _kind(value: Any) -> str:
+    return "an empty text" if value == "" else _KINDS.get(type(value), "this")
 
 
 def _short(value: Any) -> str:

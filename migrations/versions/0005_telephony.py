@@ -5,7 +5,7 @@ The way down moves the new tables into the schema `kept` as they are, rows, inde
 
 from alembic import op
 
-from trunkline.store.online import online, report
+from trunkline.store.online import bring_back, make_tables, online, put_away, report
 
 revision = "0005"
 down_revision = "0004"
@@ -147,35 +147,15 @@ def upgrade() -> None:
     added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column} {type_}" for column, type_ in COLUMNS.items())
     with online(op) as live:
         live.ddl(f"ALTER TABLE call {added}")
-        if live.exists("kept.call_telephony"):
-            values = ", ".join(f"{column} = page.{column}" for column in COLUMNS)
-            body = f"done AS (UPDATE call SET {values} FROM page WHERE call.id = page.id RETURNING 1)"
-            back = live.batches("kept.call_telephony", body, counts={"n": "SELECT count(*) FROM done"})
-            report(op, {"restored_call_telephony": back["n"]})
-            live.ddl("DROP TABLE kept.call_telephony")
+        if (restored := bring_back(live, "call", "call_telephony", COLUMNS)) is not None:
+            report(op, {"restored_call_telephony": restored})
         for column, words in CHECKS.items():
             live.constrain("call", f"ck_call_{column}", f"CHECK ({column} IN {words})")
         for name, definition in INDEXES.items():
             live.index(name, definition)
-        for table, definition in TABLES.items():
-            if live.exists(f"kept.{table}"):
-                live.ddl(f"ALTER TABLE kept.{table} SET SCHEMA public")
-            else:
-                live.ddl(f"CREATE TABLE IF NOT EXISTS {table} {definition}")
-        for name, definition in TABLE_INDEXES.items():
-            live.index(name, definition)
+        make_tables(live, TABLES, TABLE_INDEXES)
 
 
 def downgrade() -> None:
     """Put the tables away, keep what is in the columns, and drop them."""
-    op.execute("CREATE SCHEMA IF NOT EXISTS kept")
-    for table in TABLES:
-        op.execute(f"ALTER TABLE {table} SET SCHEMA kept")
-    op.execute(f"CREATE TABLE kept.call_telephony AS SELECT id, {', '.join(COLUMNS)} FROM call")
-    op.execute(
-        "ALTER TABLE kept.call_telephony ADD PRIMARY KEY (id),"
-        " ADD FOREIGN KEY (id) REFERENCES call (id) ON DELETE CASCADE"
-    )
-    for name in INDEXES:
-        op.execute(f"DROP INDEX {name}")
-    op.execute(f"ALTER TABLE call {', '.join(f'DROP COLUMN {column}' for column in COLUMNS)}")
+    put_away(op, "call", "call_telephony", COLUMNS, INDEXES, TABLES)

@@ -6,7 +6,7 @@ later release of the library changes nothing that has been migrated; tests/recor
 
 from alembic import op
 
-from trunkline.store.online import online
+from trunkline.store.online import bring_back, make_tables, online, put_away
 
 revision = "0006"
 down_revision = "0005"
@@ -187,13 +187,7 @@ def upgrade() -> None:
     added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column} {type_}" for column, type_ in COLUMNS.items())
     with online(op) as live:
         live.ddl(f"ALTER TABLE call_recording {added}")
-        if live.exists("kept.call_recording_storage"):
-            values = ", ".join(f"{column} = page.{column}" for column in COLUMNS)
-            body = (
-                f"done AS (UPDATE call_recording SET {values} FROM page WHERE call_recording.id = page.id RETURNING 1)"
-            )
-            live.batches("kept.call_recording_storage", body, counts={"n": "SELECT count(*) FROM done"})
-            live.ddl("DROP TABLE kept.call_recording_storage")
+        bring_back(live, "call_recording", "call_recording_storage", COLUMNS)
         live.constrain(
             "call_recording",
             "fk_call_recording_integration_id",
@@ -201,13 +195,7 @@ def upgrade() -> None:
         )
         for name, definition in INDEXES.items():
             live.index(name, definition)
-        for table, definition in TABLES.items():
-            if live.exists(f"kept.{table}"):
-                live.ddl(f"ALTER TABLE kept.{table} SET SCHEMA public")
-            else:
-                live.ddl(f"CREATE TABLE IF NOT EXISTS {table} {definition}")
-        for name, definition in TABLE_INDEXES.items():
-            live.index(name, definition)
+        make_tables(live, TABLES, TABLE_INDEXES)
     for statement in JOBS:
         op.execute(statement)
 
@@ -215,14 +203,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Put the tables away and keep what is in the columns. The jobs go: each pending recording gets a new one."""
     op.execute("DROP SCHEMA jobs CASCADE")
-    op.execute("CREATE SCHEMA IF NOT EXISTS kept")
-    for table in TABLES:
-        op.execute(f"ALTER TABLE {table} SET SCHEMA kept")
-    op.execute(f"CREATE TABLE kept.call_recording_storage AS SELECT id, {', '.join(COLUMNS)} FROM call_recording")
-    op.execute(
-        "ALTER TABLE kept.call_recording_storage ADD PRIMARY KEY (id),"
-        " ADD FOREIGN KEY (id) REFERENCES call_recording (id) ON DELETE CASCADE"
-    )
-    for name in INDEXES:
-        op.execute(f"DROP INDEX {name}")
-    op.execute(f"ALTER TABLE call_recording {', '.join(f'DROP COLUMN {column}' for column in COLUMNS)}")
+    put_away(op, "call_recording", "call_recording_storage", COLUMNS, INDEXES, TABLES)

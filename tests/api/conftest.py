@@ -11,6 +11,7 @@ import pytest_asyncio
 from served import ACCOUNT, Serve, Served, insert_calls
 
 from trunkline.api import Link, create_app, listening
+from trunkline.api.state import STATE
 from trunkline.embedded.postgres import Postgres
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool, open_pool
@@ -18,8 +19,9 @@ from trunkline.store.pool import Pool, open_pool
 
 @pytest_asyncio.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    async with await open_pool(database_url, reading=True) as pool:
-        yield pool
+    pool = await open_pool(database_url, reading=True)
+    yield pool
+    pool.terminate()  # the feed of an API that is still served holds a connection
 
 
 @pytest_asyncio.fixture
@@ -45,8 +47,9 @@ def shared_url(postgres: Postgres, migrated: str) -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def shared_pool(shared_url: str) -> AsyncIterator[Pool]:
-    async with await open_pool(shared_url, reading=True) as pool:
-        yield pool
+    pool = await open_pool(shared_url, reading=True)
+    yield pool
+    pool.terminate()
 
 
 @pytest_asyncio.fixture
@@ -61,12 +64,13 @@ async def serve() -> AsyncIterator[Serve]:
             keys: Sequence[str] = (),
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
+            origins: Sequence[str] = (),
         ) -> Served:
             metrics = Metrics("test")
-            app = create_app(pool, account=account, keys=keys, head=head, links=links, metrics=metrics)
+            app = create_app(pool, account=account, keys=keys, head=head, links=links, metrics=metrics, origins=origins)
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())
-            return Served(url, client, metrics)
+            return Served(url, client, app[STATE])
 
         yield start
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import aiohttp
 
-from trunkline.metrics import Metrics
+from trunkline.api.state import State
 from trunkline.store.pool import Pool
 
 ACCOUNT = "main"
@@ -16,10 +16,11 @@ Serve = Callable[..., Any]
 class Served:
     """A running API and a client of it."""
 
-    def __init__(self, url: str, client: aiohttp.ClientSession, metrics: Metrics) -> None:
+    def __init__(self, url: str, client: aiohttp.ClientSession, state: State) -> None:
         self.url = url
         self.client = client
-        self.metrics = metrics
+        self.state = state
+        self.metrics = state.metrics
 
     async def get(self, path: str, **options: Any) -> tuple[int, Any]:
         """GET; the status and the decoded JSON."""

@@ -48,12 +48,16 @@ async def test_schemathesis_finds_nothing(serve: Serve, pool: Pool, account_id: 
     await insert_calls(pool, account_id, 30)
     api = await serve(pool, keys=[KEY])
     config = tmp_path / "schemathesis.toml"
-    config.write_text(f'[auth.openapi.bearer]\nbearer = "{KEY}"\n[auth.openapi.key]\napi_key = "{KEY}"\n')
+    config.write_text(
+        f'[auth.openapi.bearer]\nbearer = "{KEY}"\n[auth.openapi.key]\napi_key = "{KEY}"\n[parameters]\nwait = 0\n'
+    )
     process = await asyncio.create_subprocess_exec(
         *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(config)),
         *("run", f"{api.url}/api/openapi.json", "--checks", "all", "--exclude-checks", NOT_SAID),
+        *("--exclude-path", "/api/v1/ws"),  # it speaks no WebSocket
         *("--max-examples", "15", "--seed", "1", "--generation-database", "none", "--no-color"),
         "--continue-on-failure",
+        cwd=tmp_path,  # it keeps what it found there
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -63,3 +67,28 @@ async def test_schemathesis_finds_nothing(serve: Serve, pool: Pool, account_id: 
     found = re.search(r"(\d+) generated", text)
     assert found is not None, text
     assert int(found[1]) > 200, text
+
+
+async def test_who_waits_for_the_database_is_in_line_and_what_watches_us_is_not(shared: Served) -> None:
+    room, answered = shared.state.room, []
+
+    async def ask(number: int) -> None:
+        await shared.get("/api/v1/calls?limit=1")
+        answered.append(number)
+
+    taken = 0
+    while not room.locked():
+        await room.acquire()
+        taken += 1
+    asking = []
+    for number in range(5):
+        asking.append(asyncio.create_task(ask(number)))
+        while len(room._waiters or ()) <= number:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # until it stands in line
+    for path in ("/healthz", "/readyz", "/api/openapi.json"):
+        assert (await shared.get(path))[0] == 200
+    assert answered == []
+    room.release()  # one place: one after another
+    await asyncio.gather(*asking)
+    assert answered == list(range(5))
+    assert taken > 1

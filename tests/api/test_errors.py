@@ -66,7 +66,7 @@ async def test_a_wrong_parameter_is_told_with_what_is_allowed(shared: Served, qu
 async def test_every_route_refuses_what_it_does_not_know(shared: Served) -> None:
     for path in ("/healthz", "/readyz", "/metrics", "/api/v1/calls/1"):
         status, problem = await shared.get(path + "?verbose=1")
-        assert (status, problem["code"]) == (400, "unknown_parameter")
+        assert (status, problem["code"], problem["parameter"]) == (400, "unknown_parameter", "verbose")
 
 
 @pytest.mark.asyncio

@@ -8,12 +8,17 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from crowd import Crowd, settings_for
 from daemon_process import running_daemon
 from stage import TIMERS, Rows, Stage, Tap
+from vault import Vault
 
 from trunkline.embedded.asterisk import Asterisk
 from trunkline.embedded.postgres import Postgres
 from trunkline.embedded.provision import provision
+from trunkline.embedded.s3 import S3Server
+
+CROWD = 200  # calls at once, at most
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +68,33 @@ def stage(shared_stage: Stage, request: pytest.FixtureRequest, tmp_path: Path) -
         else:
             after.callback(no_call_is_lost, shared_stage)
         shared_stage.idle()
+
+
+@pytest.fixture(scope="session")
+def crowded_pbx(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asterisk]:
+    """A PBX with room for many calls; one daemon at a time stores its recordings."""
+    with Asterisk(dist, tmp_path_factory.mktemp("crowded"), **settings_for(CROWD)) as pbx:
+        yield pbx
+
+
+@pytest.fixture(scope="module")
+def crowd(crowded_pbx: Asterisk) -> Iterator[Crowd]:
+    crowd = Crowd(crowded_pbx)
+    yield crowd
+    crowd.close()
+
+
+@pytest.fixture(scope="module")
+def vault(
+    crowded_pbx: Asterisk, module_database: str, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Vault]:
+    """Of the crowd's recordings; the spool is empty at the beginning, whatever a module that failed has left."""
+    vault = Vault(crowded_pbx, module_database, s3, f"vault-{uuid4().hex}/", tmp_path_factory.mktemp("vault"))
+    for left in vault.spool():
+        left.unlink()
+    yield vault
+    print(vault.figures)  # noqa: T201
+    vault.close()
 
 
 def no_call_is_lost(stage: Stage) -> None:

@@ -2,16 +2,17 @@
 
 import contextlib
 import signal
-import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from stage import until
 
 from trunkline.embedded.asterisk import Asterisk
+from trunkline.embedded.launch import Child
 from trunkline.embedded.s3 import S3Server
 
 _HTTP = 10  # of the PBX's block of ports
@@ -23,26 +24,49 @@ allow_networks = ["127.0.0.0/8"]
 """
 
 
-@contextlib.contextmanager
-def running_daemon(
-    pbx: Asterisk,
-    url: str,
-    directory: Path,
-    *,
-    ami_port: int = 0,
-    s3: S3Server | None = None,
-    strict: bool = True,
-    webhooks: bool = False,
-) -> Iterator[str]:
-    """A daemon that follows `pbx` (by `ami_port`, a proxy's, where given) and is ready; its base URL.
+class Storage(NamedTuple):
+    """Where a daemon puts recordings: a server's bucket, by another endpoint (a proxy's) where one is given."""
 
-    s3: where it stores recordings, else nowhere. strict: no error may be in its log. webhooks: they may lead here.
+    server: S3Server
+    endpoint: str = ""
+    prefix: str = ""
+
+    def settings(self) -> str:
+        return f"""
+[recordings]
+endpoint = "{self.endpoint or self.server.endpoint}"
+bucket = "recordings"
+prefix = "{self.prefix}"
+access_key = "{self.server.access_key}"
+secret_key = "{self.server.secret_key}"
+sweep_s = 2
+"""
+
+
+class Daemon:
+    """A daemon that follows `pbx` (by `ami_port`, a proxy's, where given); its settings and log are in `directory`.
+
+    webhooks: they may lead to this machine.
     """
-    (directory / "ami").write_text(pbx.secrets.ami_events)
-    (directory / "url").write_text(url)
-    http = pbx.base + _HTTP + (s3 is not None) + 2 * webhooks
-    (directory / "trunkline.toml").write_text(
-        f"""
+
+    def __init__(
+        self,
+        pbx: Asterisk,
+        url: str,
+        directory: Path,
+        *,
+        ami_port: int = 0,
+        storage: Storage | None = None,
+        webhooks: bool = False,
+    ) -> None:
+        self._directory = directory
+        self._child: Child | None = None
+        http = pbx.base + _HTTP + (storage is not None) + 2 * webhooks
+        self.base = f"http://127.0.0.1:{http}"
+        (directory / "ami").write_text(pbx.secrets.ami_events)
+        (directory / "url").write_text(url)
+        (directory / "trunkline.toml").write_text(
+            f"""
 [database]
 url_file = "url"
 
@@ -52,8 +76,8 @@ port = {ami_port or pbx.ami_port}
 username = "events"
 secret_file = "ami"
 region = "GB"
-{f'recordings = "{pbx.recordings}"' if s3 else ""}
-{f'voicemail = "{pbx.mailboxes}"' if s3 else ""}
+{f'recordings = "{pbx.recordings}"' if storage else ""}
+{f'voicemail = "{pbx.mailboxes}"' if storage else ""}
 
 [http]
 port = {http}
@@ -64,53 +88,74 @@ format = "json"
 
 [spool]
 path = "spool"
-{_stored_in(s3) if s3 else ""}
+{storage.settings() if storage else ""}
 {_HERE if webhooks else ""}
 """
-    )
-    log = directory / "log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "trunkline", "run", "--config", str(directory / "trunkline.toml")],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
         )
-    base = f"http://127.0.0.1:{http}"
-    try:
-        until(f"the daemon is ready; its log: {log}", lambda: _ready(process, base, log), _READY_S)
-        yield base
-    finally:
-        process.send_signal(signal.SIGTERM)
+
+    @property
+    def log(self) -> str:
+        return (self._directory / "log").read_text()
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.returncode is None
+
+    def start(self) -> Self:
+        """Start, and return once it is ready."""
+        words = [sys.executable, "-m", "trunkline", "run", "--config", str(self._directory / "trunkline.toml")]
+        self._child = Child(words, output=self._directory / "log")
         try:
-            status = process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            until(f"the daemon is ready; its log: {self._directory}/log", self._ready, _READY_S)
+        except BaseException:
+            self.kill()
             raise
-    assert status == 0, f"the daemon ended with {status}:\n{log.read_text()[-2000:]}"
-    if not strict:
-        return
-    faults = [line for line in log.read_text().splitlines() if '"level":"error"' in line.replace(" ", "")]
-    assert faults == []
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL, if it runs."""
+        if self._child is not None:
+            self._child.send(signal.SIGKILL)
+            self._child.wait()
+
+    def stop(self, *, strict: bool = True) -> None:
+        """SIGTERM, which it must follow. strict: no error may be in its log."""
+        assert self._child is not None
+        self._child.send(signal.SIGTERM)
+        in_time = self._child.wait(10)
+        self.kill()
+        assert in_time, f"the daemon did not stop:\n{self.log[-2000:]}"
+        assert self._child.returncode == 0, f"the daemon ended with {self._child.returncode}:\n{self.log[-2000:]}"
+        faults = [line for line in self.log.splitlines() if '"level":"error"' in line.replace(" ", "")]
+        assert faults == [] or not strict, "\n".join(faults)
+
+    def _ready(self) -> bool:
+        assert self._child is not None
+        if self._child.returncode is not None:
+            raise AssertionError(f"the daemon ended with {self._child.returncode}:\n{self.log[-2000:]}")
+        try:
+            with urllib.request.urlopen(f"{self.base}/readyz", timeout=2) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
 
 
-def _stored_in(s3: S3Server) -> str:
-    return f"""
-[recordings]
-endpoint = "{s3.endpoint}"
-bucket = "recordings"
-access_key = "{s3.access_key}"
-secret_key = "{s3.secret_key}"
-sweep_s = 2
-"""
-
-
-def _ready(process: subprocess.Popen[bytes], base: str, log: Path) -> bool:
-    if process.poll() is not None:
-        raise AssertionError(f"the daemon ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+@contextlib.contextmanager
+def running_daemon(
+    pbx: Asterisk,
+    url: str,
+    directory: Path,
+    *,
+    ami_port: int = 0,
+    storage: Storage | None = None,
+    strict: bool = True,
+    webhooks: bool = False,
+) -> Iterator[Daemon]:
+    """A daemon that runs and is ready. `strict` as in `Daemon.stop`."""
+    daemon = Daemon(pbx, url, directory, ami_port=ami_port, storage=storage, webhooks=webhooks).start()
     try:
-        with urllib.request.urlopen(f"{base}/readyz", timeout=2) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
+        yield daemon
+    except BaseException:
+        daemon.kill()
+        raise
+    daemon.stop(strict=strict)

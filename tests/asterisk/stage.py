@@ -206,7 +206,7 @@ class Stage:
 
     def idle(self) -> None:
         """Every call of the test is over, on the PBX too, and the PBX's own audit knows no call that has no row."""
-        until("no channel is left", lambda: "\n0 active channels" in "\n" + self.pbx.cli("core show channels count"))
+        wait_idle(self.pbx)
         faults = [fault for phone in self._phones.values() for fault in phone.faults]
         assert faults == []
 
@@ -222,6 +222,12 @@ class Stage:
         """The phones go."""
         for phone in self._phones.values():
             phone.close()
+
+
+def wait_idle(pbx: Asterisk, deadline_s: float = DEADLINE_S) -> None:
+    """Until no channel is left."""
+    said = "\n0 active channels"
+    until("no channel is left", lambda: said in "\n" + pbx.cli("core show channels count"), deadline_s)
 
 
 def ended_linkedids(pbx: Asterisk) -> set[str]:

@@ -40,7 +40,8 @@ def mortal(dist: Path, postgres: Postgres, migrated: str, tmp_path: Path) -> Ite
         stage = Mortal(pbx, tap, Rows(database))
         stage.wire = Wire(pbx.host, pbx.ami_port)
         try:
-            with running_daemon(pbx, database, tmp_path, ami_port=stage.wire.port) as stage.url:
+            with running_daemon(pbx, database, tmp_path, ami_port=stage.wire.port) as daemon:
+                stage.url = daemon.base
                 stage.begin()
                 yield stage
         finally:

@@ -4,7 +4,6 @@ import io
 import json
 import urllib.request
 import wave
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from daemon_process import running_daemon
+from daemon_process import Storage, running_daemon
 from sounds import share
 from stage import TIMERS, Rows, Stage, Tap, talk, until
 
@@ -50,21 +49,14 @@ class Stored:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with S3Server() as server:
-        server.create_bucket("recordings")
-        yield server
-
-
-@pytest.fixture(scope="module")
 def storing(
     pbx: Asterisk, postgres: Postgres, migrated: str, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Rows, str]]:
     """A second daemon on the same PBX, with a database of its own; it takes the files away once they are stored."""
     name = f"stored_{uuid4().hex}"
     rows = Rows(postgres.create_database(name, template=migrated))
-    with running_daemon(pbx, rows.url, tmp_path_factory.mktemp("storing"), s3=s3) as base:
-        yield rows, base
+    with running_daemon(pbx, rows.url, tmp_path_factory.mktemp("storing"), storage=Storage(s3)) as daemon:
+        yield rows, daemon.base
     postgres.drop_database(name)
 
 
@@ -184,31 +176,6 @@ def test_a_call_that_nobody_answered_has_no_recording(stored: Stored) -> None:
     until("the empty file is gone", lambda: not path.exists())
 
 
-def test_many_calls_at_once_lose_no_recording_and_double_none(stored: Stored) -> None:
-    stage, count = stored.stage, 16
-    agent = stage.agent("1002")
-    numbers = [f"1202555{n:04}" for n in range(7000, 7000 + count)]
-    calls = [stage.carrier.call(stage.pbx.did("0002"), caller=number, name="Many") for number in numbers]
-    for _ in calls:
-        agent.wait_call().answer()
-    for call in calls:
-        call.wait_answer()
-    talk(1)
-    for call in calls:
-        call.hangup()
-    ended = [stored.rows.ended(number) for number in numbers]
-
-    def outcome() -> Counter[str]:
-        return Counter(
-            one["state"] for call in ended for one in stored.get(f"/api/v1/calls/{call.id}/recordings")["items"]
-        )
-
-    until("as many are stored as calls were made", lambda: outcome() == {"STORED": count}, 30)
-    sounds = [stored.sound(one) for call in ended for one in stored.get(f"/api/v1/calls/{call.id}/recordings")["items"]]
-    assert min(map(length, sounds)) > 0.5
-    assert not [call for call in ended if list(stage.pbx.recordings.glob(f"{call.external_id}_*"))]
-
-
 def test_what_a_killed_asterisk_leaves_is_mended_and_stored(
     dist: Path, postgres: Postgres, migrated: str, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -216,8 +183,8 @@ def test_what_a_killed_asterisk_leaves_is_mended_and_stored(
     with Asterisk(dist, tmp_path / "pbx", **TIMERS) as pbx, closing(Tap(pbx)) as tap:
         stage = Stage(pbx, tap, rows)
         stage.begin()
-        with running_daemon(pbx, rows.url, tmp_path, s3=s3, strict=False) as base, closing(stage):
-            stored = Stored(stage, rows, base)
+        with running_daemon(pbx, rows.url, tmp_path, storage=Storage(s3), strict=False) as daemon, closing(stage):
+            stored = Stored(stage, rows, daemon.base)
             stage.connect()
             talk(7)
             pbx.kill()

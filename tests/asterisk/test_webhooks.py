@@ -63,7 +63,8 @@ def test_one_call_is_told_in_order_and_signed(
     url = postgres.create_database(name, template=migrated)
     rows = Rows(url)
     standard, zammad = listening
-    with running_daemon(pbx, url, tmp_path, webhooks=True) as base:
+    with running_daemon(pbx, url, tmp_path, webhooks=True) as daemon:
+        base = daemon.base
         secret = post(f"{base}/api/v1/webhooks", {"url": standard.receiver.url})["secret"]
         post(f"{base}/api/v1/webhooks", {"url": zammad.receiver.url, "profile": "ZAMMAD"})
         customer, desk = stage.connect()
@@ -88,7 +89,7 @@ def test_one_call_is_told_in_order_and_signed(
     assert {one["callId"] for one in three} == {str(record.id)}
     assert (three[1]["answeringNumber"], three[2]["cause"]) == ("1002", "normalClearing")
     assert 'trunkline_webhook_deliveries_total{outcome="delivered",pbx=""}' in metrics
-    log = (tmp_path / "log").read_text()
+    log = daemon.log
     assert "whsec" not in log
     assert "very-secret-path" not in log
     postgres.drop_database(name)

@@ -1,9 +1,8 @@
 """A real S3 server, a real PostgreSQL, a spool, and what takes recordings from it."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -12,7 +11,7 @@ from house import ACCOUNT, House
 from served import Serve, Served
 
 from trunkline.api import create_app, listening
-from trunkline.embedded.postgres import Postgres
+from trunkline.api.state import STATE
 from trunkline.embedded.s3 import S3Server
 from trunkline.metrics import Metrics
 from trunkline.recordings.jobs import enqueue_recordings
@@ -22,28 +21,10 @@ from trunkline.store.pool import Pool, open_pool
 BUCKET = "recordings"
 
 
-@pytest.fixture(scope="session")
-def s3() -> Iterator[S3Server]:
-    """One server for the session, with a bucket."""
-    with S3Server() as server:
-        server.create_bucket(BUCKET)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def module_database(postgres: Postgres, migrated: str) -> Iterator[str]:
-    """One database for the tests of a module."""
-    name = f"test_{uuid4().hex}"
-    yield postgres.create_database(name, template=migrated)
-    postgres.drop_database(name)
-
-
-@pytest_asyncio.fixture
-async def database_url(module_database: str) -> str:
-    """The URL of a migrated and empty database."""
-    async with await open_pool(module_database) as pool:
-        await pool.execute("TRUNCATE account, jobs.pgqueuer CASCADE")
-    return module_database
+@pytest.fixture
+def database_url(emptied_database: str) -> str:
+    """The module's, for copies cost more than most of the tests."""
+    return emptied_database
 
 
 @pytest_asyncio.fixture
@@ -76,6 +57,6 @@ async def serve(house: House, database_url: str) -> AsyncIterator[Serve]:
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())
-            return Served(url, client, metrics)
+            return Served(url, client, app[STATE])
 
         yield start

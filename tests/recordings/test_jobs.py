@@ -1,11 +1,15 @@
 """The queue: jobs are made with the rows, once each, and its tables are what the installed pgqueuer wants."""
 
+import asyncio
+from datetime import timedelta
+
 import asyncpg
 import pytest
 from house import House
-from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
+from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver, AsyncpgPoolDriver
+from pgqueuer.core.listeners import PGNoticeEventListener, default_event_router, initialize_notice_event_listener
 
-from trunkline.recordings.jobs import Later, enqueue_recordings, queries
+from trunkline.recordings.jobs import Later, Manager, enqueue_recordings, queries
 
 pytestmark = pytest.mark.asyncio
 
@@ -78,3 +82,22 @@ async def test_a_fault_of_ours_does_not_give_a_recording_up(house: House) -> Non
     (row,) = await house.settled()
     assert row["state"] == "stored"
     assert house.runner.done == {"done": 1, "retried": 0, "failed": 1}
+
+
+async def test_what_was_said_before_it_listened_does_not_end_the_queue(house: House, database_url: str) -> None:
+    """pgqueuer asks whether its LISTEN works beside sending it, not after."""
+    heard = asyncio.Event()
+    connection = await asyncpg.connect(database_url)
+    async with AsyncpgPoolDriver(house.pool) as driver:
+        manager = Manager(queries(driver))
+        await connection.add_listener(manager.channel, lambda *_: heard.set())
+        asking = asyncio.create_task(manager.listener_healthy(timedelta(seconds=2)))
+        await heard.wait()
+        router = default_event_router(
+            notice_event_queue=PGNoticeEventListener(),
+            canceled=manager.job_context,
+            pending_health_check=manager.pending_health_check,
+        )
+        await initialize_notice_event_listener(driver, manager.channel, router)
+        assert (await asking).channel == manager.channel
+    await connection.close()

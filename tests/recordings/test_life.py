@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from house import ACCOUNT, DEADLINE_S, House
 from s3_proxy import HANG, REFUSE, S3Proxy
+from sounds import wav
 from structlog.testing import capture_logs
 
 from trunkline.embedded.s3 import S3Server
@@ -104,6 +105,49 @@ async def test_retention(house: House, days: int | None, by_queue: dict[str, int
     assert sorted(house.objects()) == sorted(row["key"] for row in rows if row["key"])
     actions = await house.pool.fetch("SELECT action, count(*) FROM recording_access GROUP BY 1 ORDER BY 1")
     assert list(map(tuple, actions)) == ([("erase", overdue), ("retention", overdue)] if overdue else [])
+
+
+@pytest.mark.parametrize("days", [None, 30])
+async def test_what_was_never_stored_is_kept_no_longer(house: House, days: int | None) -> None:
+    await house.call(str(house.write("noise.wav", b"no recording" * 9)), days_ago=40)  # failed
+    await house.call(str(house.spool / "never-came.wav"), days_ago=40)  # failed
+    await house.call(str(house.write("silence.wav", wav(b""))), days_ago=40)  # empty
+    for name in ("stranger-15551234567.wav", "held.wav", "young.wav"):
+        house.write(name)
+    await house.sweeper.sweep()
+    await house.settled()
+    assert sorted(await house.states()) == ["empty", "failed", "failed", "unmatched", "unmatched", "unmatched"]
+    found = "UPDATE call_recording SET created_at = now() - interval '40 days' WHERE path NOT LIKE '%young%'"
+    await house.pool.execute(found)
+    await house.pool.execute("UPDATE call_recording SET legal_hold = true WHERE path LIKE '%held%'")
+    ids = {os.path.basename(row["path"]): row["id"] for row in await house.rows()}
+    await house.call(str(house.spool / "waits.wav"), days_ago=40, pbx="pbx0")  # pending: no one has given it up
+    maintenance = Maintenance(house.pool, ACCOUNT, days, {"sales": 1})
+    assert await maintenance.retire() == (0 if days is None else 4)
+    assert await maintenance.retire() == 0  # ordered once
+    await house.until("all is erased", lambda: _all_erased(house))
+    if days is None:
+        return
+    assert house.files() == ["held.wav", "young.wav"]
+    kept = {os.path.basename(row["path"]) for row in await house.rows() if row["path"]}
+    assert kept == {"held.wav", "waits.wav", "young.wav"}
+    listed = await house.pool.fetchval("SELECT string_agg(recordings::text, '') FROM call")
+    assert not any(name in listed for name in ("noise", "never-came", "silence"))
+    gone, there = "there is no object, nor a file", "there is no object, the file too"
+    proofs = {"noise.wav": there, "never-came.wav": gone, "silence.wav": gone, "stranger-15551234567.wav": there}
+    for name, proof in proofs.items():
+        ordered, erased = await _access(house, ids[name])
+        assert ordered == ("retention", "maintenance", "kept for 30 days")
+        assert erased == ("erase", "maintenance", proof)
+    await house.sweeper.sweep()
+    assert len(await house.rows()) == 7  # nothing comes back
+
+
+async def _all_erased(house: House) -> bool:
+    async with house.running():
+        left = "SELECT count(*) FROM call_recording WHERE erased_at IS NOT NULL AND reason IS DISTINCT FROM 'erased'"
+        await asyncio.sleep(0.2)
+        return await house.pool.fetchval(left) == 0
 
 
 async def test_retention_is_for_its_account_only(house: House) -> None:

@@ -96,4 +96,4 @@ async def test_a_pbx_without_a_name_is_refused_with_what_to_do(nameless: Path) -
     process = await spool(nameless)
     said, _ = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 2
-    assert b"pbx[1].systemname" in said
+    assert said.startswith(f"{nameless} cannot be used, 1 problem:\n  pbx[1].systemname: is missing".encode())

@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from house import House
+from house import ACCOUNT, PBX, House
 from s3_proxy import HANG, PASS, REFUSE, Fault, S3Proxy, answer, corrupt_get, corrupt_put, cut_request, truncate_get
 from structlog.testing import capture_logs
 
 from trunkline.embedded.s3 import S3Server
 from trunkline.recordings.breaker import Breaker
+from trunkline.recordings.faults import StoreFault
 from trunkline.recordings.jobs import JobRunner
 from trunkline.recordings.objects import ObjectStore
+from trunkline.recordings.spool import RecordingSpool
+from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader
 
 pytestmark = pytest.mark.asyncio
@@ -169,6 +172,21 @@ async def _said_once(house: House, proxy: S3Proxy, reason: str) -> None:
     assert {reason in row["reason"] for row in rows if row["reason"]} == {True}
 
 
+async def test_those_that_wait_for_a_storage_that_is_away_all_say_so(through: House, proxy: S3Proxy) -> None:
+    await _wait(through, 20)
+    await through.call(str(through.write("goes on.wav")), ended=False)
+    proxy.fault = REFUSE
+    breaker, spool = through.uploader.breaker, RecordingSpool(through.spool)
+    sweeper = Sweeper(through.pool, ACCOUNT, lambda: {PBX: spool}, grace_s=0, away=lambda: breaker.fault)
+    async with through.running():
+        await through.until("it is away", lambda: breaker.fault)
+        await sweeper.sweep()
+    said = {row["path"].rpartition("/")[2]: row["reason"] for row in await through.rows()}
+    assert said.pop("goes on.wav") is None
+    assert len(said) == 20
+    assert all(reason.startswith("object storage: ") for reason in said.values()), said
+
+
 async def test_a_job_that_waits_for_the_storage_does_not_hold_up_the_stop(through: House, proxy: S3Proxy) -> None:
     await _wait(through, 6)
     proxy.fault = REFUSE
@@ -226,3 +244,21 @@ async def test_the_storage_is_killed_under_thirty_recordings(house: House) -> No
         assert house.uploader.stored == 30
         await house.uploader.breaker.close()
         house.store.close()
+
+
+async def test_the_client_is_made_once_when_the_storage_is_first_asked(s3: S3Server) -> None:
+    made: list[str] = []
+    store = ObjectStore(s3.endpoint, BUCKET, s3.access_key, s3.secret_key, opened=lambda: made.append("made"))
+    store.close()
+    assert not made
+    await asyncio.gather(*(asyncio.to_thread(store.exists, "nothing") for _ in range(8)))
+    assert made == ["made"]
+    store.close()
+
+
+async def test_a_region_that_is_none_is_a_fault_of_the_storage_with_advice() -> None:
+    store = ObjectStore("http://127.0.0.1:1", BUCKET, "a", "b", region="no region!")
+    with pytest.raises(StoreFault, match="it cannot be asked: invalid region") as told:
+        store.check()
+    assert "recordings.endpoint and region" in told.value.todo
+    assert told.value.of_the_store

@@ -1,5 +1,6 @@
 """The sweeper: every file in the spool becomes a call's recording or is unmatched with a reason, once."""
 
+import errno
 import json
 import os
 import time
@@ -351,6 +352,63 @@ async def test_a_pbx_whose_spool_cannot_be_listed_does_not_keep_the_others_waiti
     assert [(one["event"], one["pbx"]) for one in logs if one["log_level"] == "warning"] == [
         ("recordings.sweep_failed", "pbx0")
     ]
+
+
+async def test_a_folder_that_cannot_be_read_is_said_once_and_counted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call_id = await house.call()
+    house.write("locked/kept.wav")
+    house.write("open/stranger.wav")
+    await house.sweeper.sweep()
+    before = {row["path"]: row["id"] for row in await house.rows()}
+    assert len(before) == 2
+    really_open, locked = os.open, True
+
+    def refuse(path: Any, *arguments: Any, **how: Any) -> int:  # root reads whatever its mode says
+        if locked and path == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return really_open(path, *arguments, **how)
+
+    monkeypatch.setattr(os, "open", refuse)
+    house.write(f"{await _unique(house, call_id)}.wav")
+    with capture_logs() as logs:
+        await house.sweeper.sweep()
+        await house.sweeper.sweep()
+    said = [one for one in logs if one["event"] == "recordings.folder_unread"]
+    assert [(one["pbx"], one["folder"]) for one in said] == [(PBX, "locked")]
+    assert "Permission denied" in said[0]["error"]
+    assert (house.sweeper.unread, house.sweeper.linked) == (1, 1)  # the others are looked at
+    rows = {row["path"]: row["id"] for row in await house.rows()}
+    assert before.items() <= rows.items(), "what is in it is not forgotten"
+    locked = False
+    with capture_logs() as logs:
+        await house.sweeper.sweep()
+        locked = True
+        await house.sweeper.sweep()
+    assert [one["event"] for one in logs].count("recordings.folder_unread") == 1  # once more, for it was well between
+    assert len(await house.rows()) == 3
+
+
+async def test_a_mailbox_that_cannot_be_read_is_said_too(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.call()
+    box = house.spool.parent / "voicemail" / "default" / "1001"
+    box.mkdir(parents=True)
+    house.sweeper = Sweeper(
+        house.pool, ACCOUNT, dict, mailboxes=lambda: {PBX: RecordingSpool(house.spool.parent / "voicemail")}
+    )
+    really_list = os.listdir
+
+    def refuse(at: Any) -> list[str]:
+        if os.path.realpath(f"/proc/self/fd/{at}") == str(box):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return really_list(at)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with capture_logs() as logs:
+        await house.sweeper.sweep()
+    assert [one["folder"] for one in logs if one["event"] == "recordings.folder_unread"] == ["default/1001"]
+    assert house.sweeper.unread == 1
 
 
 async def test_ten_thousand_files(house: House) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from trunkline.asterisk.codec import MAX_LINE, Decoder, encode_action
 from trunkline.asterisk.event import Frame
@@ -75,7 +76,7 @@ def test_any_chunking_gives_the_same_frames(blocks: list[bytes], cuts: list[int]
 def _same(data: bytes, cuts: list[int]) -> bool:
     """Frames but for their Shape objects, which are a decoder's own."""
     whole, cut = in_chunks(data, []), in_chunks(data, cuts)
-    return [f._replace(shape=None) for f in whole] == [f._replace(shape=None) for f in cut]
+    return [replace(f, shape=None) for f in whole] == [replace(f, shape=None) for f in cut]
 
 
 @settings(max_examples=200, deadline=None)

@@ -81,7 +81,7 @@ REFUSALS = [
     (_with(database={"url": "postgresql://u@h:port/d"}), "database.url: is not a URL; allowed: postgresql://"),
     (_with(database={"url": "postgresql://u@h"}), "database.url: names no database; allowed: postgresql://"),
     (_with(database={"url": 7}), "database.url: a number is not allowed here; allowed: postgresql://"),
-    (_with(database={"url": ""}), "database.url: a text is not allowed here; allowed: postgresql://"),
+    (_with(database={"url": ""}), "database.url: an empty text is not allowed here; allowed: postgresql://"),
     (_pbx(prot=5038), "pbx[1].prot: there is no such key; did you mean port? allowed: enabled, host, port,"),
     (_pbx(password="x"), "pbx[1].password: there is no such key; did you mean secret?"),
     (_pbx(host="a b"), "pbx[1].host: 'a b' is not allowed here; allowed: a host name or an IP address"),
@@ -110,6 +110,8 @@ REFUSALS = [
     (_with(http={"host": "pbx.example.com"}), "http.host: 'pbx.example.com' can be reached from other machines"),
     (_with(http={"port": -1}), "http.port: -1 is not allowed here; allowed: a port, 1 to 65535, or 0"),
     (_with(http={"api_keys": "one-key-of-20-letters"}), "http.api_keys: a text is not allowed here; allowed: a list"),
+    (_with(http={"origins": ["https://crm.example.com/"]}), "http.origins: 'https://crm.example.com/' is no origin"),
+    (_with(http={"origins": ["*"]}), "http.origins: '*' is no origin; allowed: scheme and host alone"),
     (_with(http={"api_keys": ["short"]}), "http.api_keys: key 1 is too short or not printable; allowed: 16 or more"),
     (_with(http={"api_keys": ["x" * 20, "y y" * 9]}), "http.api_keys: key 2 is too short or not printable"),
     (_with(log={"level": "trace"}), 'log.level: \'trace\' is not allowed here; allowed: "debug", "info", "warning"'),
@@ -189,6 +191,53 @@ def test_a_secret_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         f"http.api_key_file: {tmp_path}/empty is empty; allowed: one entry to a line",
         f"pbx[1].secret_file: {tmp_path}/missing cannot be read: No such file or directory",
         "pbx[2].secret_file: a number is not allowed here; allowed: a path",
+    ]
+
+
+def test_one_wrong_key_hides_no_other_problem_of_its_section() -> None:
+    raw = {
+        "database": {},
+        "pbx": [{"host": "a b", "secret": "x\ny", "region": "UK", "recordings": 3, "recordings_seen_as": "/r"}],
+        "http": {"port": "http", "host": "0.0.0.0"},
+        "recordings": {"endpoint": "ftp://s3", "at_once": 0, "access_key": "", "secrt_key": "s"},
+    }
+    assert [problem.partition(":")[0] for problem in _problems(raw)] == [
+        "database.url or url_file",
+        "http.port",
+        "http.host",
+        "recordings.at_once",
+        "recordings.access_key",
+        "recordings.secrt_key",
+        "recordings.endpoint",
+        "recordings.secret_key or secret_key_file",
+        "pbx[1].host",
+        "pbx[1].recordings",
+        "pbx[1].secret",
+        "pbx[1].region",
+    ]
+
+
+def test_what_is_wrong_already_is_not_said_to_be_missing_too() -> None:
+    raw = _with(http={"host": "0.0.0.0", "api_keys": 3}, recordings={"endpoint": 9, "access_key": "", "secret_key": 1})
+    assert [problem.partition(":")[0] for problem in _problems(raw)] == [
+        "http.api_keys",
+        "recordings.endpoint",
+        "recordings.access_key",
+        "recordings.secret_key",
+    ]
+
+
+def test_what_is_allowed_in_recordings_is_said_of_each_key() -> None:
+    storage = {"endpoint": "http://s3:9000", "access_key": "", "secret_key": "s"}
+    days = {"retention_days_by_queue": {"support": 0, "sales": "ninety", "help": 30}}
+    assert _problems(_with(recordings={**storage, **days})) == [
+        "recordings.access_key: an empty text is not allowed here; allowed: the access key's id",
+        "recordings.retention_days_by_queue.support: 0 is not allowed here; allowed: days, a whole number, 1 or more",
+        "recordings.retention_days_by_queue.sales: 'ninety' is not allowed here; "
+        "allowed: days, a whole number, 1 or more",
+    ]
+    assert _problems(_with(recordings={**storage, "access_key": "a", "retention_days_by_queue": 30})) == [
+        "recordings.retention_days_by_queue: 30 is not allowed here; allowed: a section of QUEUE = days, each 1 or more"
     ]
 
 

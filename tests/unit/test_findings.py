@@ -116,6 +116,9 @@ def test_write_timeouts() -> None:
     assert check_write_timeout("events", {}).level is Level.UNSEEN
     assert check_write_timeout("events", {"read": ["all"]}).level is Level.WARNING  # Asterisk's 100 ms
     assert check_write_timeout("events", {"writetimeout": ["5000"]}).level is Level.OK
+    for own in ({}, {"writetimeout": ["100"]}):
+        todo = check_write_timeout("events", own).todo
+        assert "the line `writetimeout = 5000` (ms) into manager.conf, section [events], then `manager reload`" in todo
 
 
 def test_trunks() -> None:

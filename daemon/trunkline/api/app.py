@@ -1,7 +1,8 @@
 """`create_app`: the routes, over one pool, for one account."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -13,11 +14,9 @@ from trunkline.api.state import STATE, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.metrics import Metrics
+from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
 from trunkline.store.recordings import EnqueueRecordings
-
-if TYPE_CHECKING:
-    from trunkline.recordings.objects import ObjectStore
 
 
 def create_app(
@@ -28,14 +27,16 @@ def create_app(
     keys: Sequence[str] = (),
     head: str | None = None,
     links: Callable[[], Sequence[Link]] = tuple,
-    objects: "ObjectStore | None" = None,
+    objects: ObjectStore | None = None,
     enqueue: EnqueueRecordings | None = None,
     webhooks: WebhookClient | None = None,
+    origins: Sequence[str] = (),
 ) -> web.Application:
     """Make the application that serves one account's calls; it takes the pool over for reading and never closes it.
 
     `keys`: any of them lets a request in; none: only loopback names are answered. `head`: the newest migration, for
     readiness. `links`: how the PBX links stand now, asked at each /readyz; on the asyncio thread.
+    `origins`: of other sites whose pages may open a WebSocket.
     `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
     `webhooks`: what tests receivers; None: one that reaches public addresses over https.
     The database need not be there yet.
@@ -53,6 +54,23 @@ def create_app(
         webhooks=webhooks or WebhookClient(Destinations()),
         document=render_openapi(ROUTES),
         index=render_index(ROUTES),
+        origins=origins,
     )
+    app.cleanup_ctx.append(_following)
+    app.on_shutdown.append(_stop)
     app.add_routes([route.served() for route in ROUTES])
     return app
+
+
+async def _following(app: web.Application) -> AsyncIterator[None]:
+    """The feed runs as long as the application is served."""
+    running = asyncio.create_task(app[STATE].feed.run(), name="api.feed")
+    yield
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def _stop(app: web.Application) -> None:
+    """Sockets and long polls are over before the connections are waited for."""
+    app[STATE].feed.stop()

@@ -11,9 +11,9 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from trunkline.api.health import KNOWN
+from trunkline.api.cors import preflight, share
 from trunkline.api.problem import Problem
-from trunkline.api.state import REQUEST_ID, STATE
+from trunkline.api.state import DEADLINE, KNOWN, REQUEST_ID, STATE, State
 from trunkline.recordings.faults import StoreFault
 from trunkline.store.faults import advice, of_the_server
 
@@ -41,38 +41,49 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     resource = request.match_info.route.resource
     route = UNMATCHED if resource is None else resource.canonical
     request_id = request[REQUEST_ID] = _request_id(request)
+    response = preflight(request, state.origins) or await _answer(request, handler, state, route, request_id)
+    if response.prepared:  # a WebSocket that is over: its time says nothing
+        state.metrics.observe_request(request.method, route, response.status, 0.0)
+        return response
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers["X-Request-ID"] = request_id
+    share(request, response, state.origins)
+    if request.can_read_body and request.content_length is None:
+        response.force_close()  # a body without an end is not waited for
+    state.metrics.observe_request(request.method, route, response.status, time.perf_counter() - began)
+    return response
+
+
+async def _answer(
+    request: web.Request, handler: Handler, state: State, route: str, request_id: str
+) -> web.StreamResponse:
+    """What the handler answers, or the problem that came up."""
     deadline = None
     try:
         request[KNOWN] = state.guard.check(request, route)
         if (request.content_length or 0) > MAX_BODY:
             raise Problem("body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
         async with asyncio.timeout(HANDLER_TIMEOUT_S) as deadline:
-            response = await handler(request)
+            request[DEADLINE] = deadline
+            return await handler(request)
     except Problem as problem:
-        response = problem.response(request_id)
+        return problem.response(request_id)
     except web.HTTPException as refused:
-        response = _refused(request, refused).response(request_id)
+        return _refused(request, refused).response(request_id)
     except Exception as error:
         told = {"request_id": request_id, "route": route, "method": request.method}
         if isinstance(error, StoreFault):
             log.warning("http.storage_away", error=str(error), **told)
-            response = _storage_away().response(request_id)
-        elif isinstance(error, asyncpg.QueryCanceledError) or (deadline is not None and deadline.expired()):
+            return _storage_away().response(request_id)
+        if isinstance(error, asyncpg.QueryCanceledError) or (deadline is not None and deadline.expired()):
             log.warning("http.too_slow", **told)
-            response = _too_slow().response(request_id)
-        elif of_the_server(error):
+            return _too_slow().response(request_id)
+        if of_the_server(error):
             log.warning("http.database_away", error=type(error).__name__, advice=advice(error), **told)
-            response = _database_away().response(request_id)
-        else:
-            log.exception("http.failed", **told)
-            response = _failed().response(request_id)
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers["X-Request-ID"] = request_id
-    if request.can_read_body and request.content_length is None:
-        response.force_close()  # a body without an end is not waited for
-    state.metrics.observe_request(request.method, route, response.status, time.perf_counter() - began)
-    return response
+            return _database_away().response(request_id)
+        log.exception("http.failed", **told)
+        return _failed().response(request_id)
 
 
 def _request_id(request: web.Request) -> str:

@@ -6,12 +6,11 @@ from typing import Literal
 import msgspec
 from aiohttp import web
 
-from trunkline.api.state import STATE, Link, State, json_response
+from trunkline.api.state import KNOWN, STATE, Link, State, json_response
 from trunkline.store.faults import advice, of_the_server
 from trunkline.store.queries import select_migration
 
 CHECK_TIMEOUT_S = 3.0
-KNOWN = web.RequestKey("known", bool)  # whether the request came with a key, or needs none
 
 _encode = msgspec.json.Encoder().encode
 

@@ -15,7 +15,11 @@ from trunkline.store.queries import MAX_LIMIT, CallFilter
 DEFAULT_LIMIT = 50
 LONGEST_NUMBER = 255  # characters; the store keeps none longer in an index
 INCLUDE = ("legs",)
-_INTEGER = re.compile(r"[0-9]{1,6}", re.ASCII)
+DEFAULT_EVENTS = 100
+MAX_EVENTS = 1000
+MAX_WAIT_S = 30
+_INTEGER = re.compile(r"[0-9]{1,19}", re.ASCII)
+_EVENT_TYPE = re.compile(r"[a-z_]{1,32}\.([a-z_]{1,32}|\*)", re.ASCII)
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[ +-][0-9]{2}:[0-9]{2})", re.ASCII
 )
@@ -81,12 +85,36 @@ def calls_query(found: dict[str, list[str]]) -> CallsQuery:
         if part not in INCLUDE:
             raise bad_parameter("include", f"{_shown(part)} is not known; allowed: {', '.join(INCLUDE)}.")
     cursor = found["cursor"][0] if "cursor" in found else None
-    return CallsQuery(narrow, _limit(found), cursor, "legs" in include)
+    return CallsQuery(narrow, _integer("limit", found, 1, MAX_LIMIT) or DEFAULT_LIMIT, cursor, "legs" in include)
+
+
+class EventsQuery(NamedTuple):
+    """What `GET /api/v1/events` and the WebSocket are asked."""
+
+    after: int | None
+    limit: int
+    wait_s: float
+    types: tuple[str, ...]
+    extension: str | None
+
+
+def events_query(found: dict[str, list[str]]) -> EventsQuery:
+    """Read their parameters. Raises Problem."""
+    for type_ in found.get("types", ()):
+        if not _EVENT_TYPE.fullmatch(type_):
+            raise bad_parameter("types", f"{_shown(type_)} is no type of an event, such as call.ended or call.*.")
+    return EventsQuery(
+        after=_integer("after", found, 0, 2**63 - 1),
+        limit=_integer("limit", found, 1, MAX_EVENTS) or DEFAULT_EVENTS,
+        wait_s=_integer("wait", found, 0, MAX_WAIT_S) or 0,
+        types=tuple(found.get("types", ())),
+        extension=_number("extension", found),
+    )
 
 
 def limit_of(found: dict[str, list[str]]) -> int:
     """How many items to a page. Raises Problem."""
-    return _limit(found)
+    return _integer("limit", found, 1, MAX_LIMIT) or DEFAULT_LIMIT
 
 
 def pretty(request: web.Request) -> bool:
@@ -142,12 +170,12 @@ def _time(name: str, found: dict[str, list[str]]) -> datetime | None:
     )
 
 
-def _limit(found: dict[str, list[str]]) -> int:
-    if "limit" not in found:
-        return DEFAULT_LIMIT
-    value = found["limit"][0]
-    if not _INTEGER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
-        raise bad_parameter("limit", f"{_shown(value)} is not allowed; allowed: 1 to {MAX_LIMIT}.")
+def _integer(name: str, found: dict[str, list[str]], least: int, most: int) -> int | None:
+    if name not in found:
+        return None
+    value = found[name][0]
+    if not _INTEGER.fullmatch(value) or not least <= int(value) <= most:
+        raise bad_parameter(name, f"{_shown(value)} is not allowed; allowed: {least} to {most}.")
     return int(value)
 
 

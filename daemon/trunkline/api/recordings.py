@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from trunkline.api.ranges import read_range
 from trunkline.api.state import REQUEST_ID, STATE, State, json_response
 from trunkline.calls.record import encode
 from trunkline.recordings.faults import NoObject, StoreFault
+from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.peaks import NoPeaks
 from trunkline.recordings.waveform import waveform
 from trunkline.store.recordings import (
@@ -33,9 +34,6 @@ from trunkline.store.recordings import (
     set_hold,
 )
 from trunkline.threads import in_thread
-
-if TYPE_CHECKING:
-    from trunkline.recordings.objects import ObjectStore
 
 PRESIGNED_S: Final = 60
 _MOST: Final = 200
@@ -244,7 +242,7 @@ def _no_audio(recording: Recording) -> Problem:
     return Problem("no_audio", f"There is no audio to hear: {recording.state}, {why}.", state=recording.state)
 
 
-def _objects(state: State) -> "ObjectStore":
+def _objects(state: State) -> ObjectStore:
     if state.objects is None:
         raise _no_storage()
     return state.objects

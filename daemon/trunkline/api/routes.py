@@ -6,9 +6,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from trunkline.api import calls, document, health, recordings
+from trunkline.api import calls, document, health, live, recordings
 from trunkline.api.contract import Answer, Parameter, Route
-from trunkline.api.parameters import DEFAULT_LIMIT, LONGEST_NUMBER
+from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
 from trunkline.api.webhook_routes import WEBHOOKS
 from trunkline.calls.record import CallRecord, Direction, Status
 from trunkline.store.queries import MAX_LIMIT
@@ -38,6 +38,23 @@ _LIST: Final = (
 
 _RECORDING: Final = ("recording_not_found",)
 _STORAGE: Final = ("storage_not_configured", "storage_unavailable")
+
+_EVENTS: Final = (
+    Parameter(
+        name="after",
+        about="The seq of the last event that was seen.",
+        type=Annotated[int, Meta(ge=0, le=2**63 - 1)],
+    ),
+    Parameter(
+        name="types",
+        about="Only these: call.ended, or call.* for all of calls.",
+        type=Annotated[str, Meta(pattern=r"^[a-z_]{1,32}\.([a-z_]{1,32}|\*)$")],
+        many=True,
+    ),
+    Parameter(
+        name="extension", about="Only what concerns this extension: it rings, rang, or has answered.", type=_Number
+    ),
+)
 
 ROUTES: Final = (
     Route(
@@ -111,6 +128,7 @@ ROUTES: Final = (
         method="GET",
         path="/api/v1/recordings/{id}/audio",
         handler=recordings.get_audio,
+        queues=False,
         about="A recording's sound, whole or a span of it.",
         tag="recordings",
         parameters=(
@@ -129,6 +147,7 @@ ROUTES: Final = (
         method="GET",
         path="/api/v1/recordings/{id}/peaks",
         handler=recordings.get_peaks,
+        queues=False,
         about="A recording's waveform, in audiowaveform's JSON, as peaks.js takes it.",
         tag="recordings",
         parameters=(_PRETTY,),
@@ -158,8 +177,45 @@ ROUTES: Final = (
     *WEBHOOKS,
     Route(
         method="GET",
+        path="/api/v1/events",
+        handler=live.list_events,
+        queues=False,
+        about="What has happened, in order, from the first event on or behind `after`; with `wait` as soon as it does.",
+        tag="events",
+        parameters=(
+            *_EVENTS,
+            Parameter(
+                name="limit",
+                about=f"How many at most, {DEFAULT_EVENTS} unless told.",
+                type=Annotated[int, Meta(ge=1, le=MAX_EVENTS)],
+            ),
+            Parameter(
+                name="wait",
+                about="How many seconds to wait for the first; 0 unless told.",
+                type=Annotated[int, Meta(ge=0, le=MAX_WAIT_S)],
+            ),
+            _PRETTY,
+        ),
+        answers=(Answer(about="Events; none where there are none yet.", type=live.EventPage),),
+        problems=("cursor_ahead",),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/ws",
+        handler=live.open_socket,
+        queues=False,
+        about="The same over a WebSocket, from now on or behind `after`. See docs/api.md.",
+        tag="events",
+        open=True,  # the key may come as a subprotocol or in the first message
+        parameters=_EVENTS,
+        answers=(Answer(about="A WebSocket.", status=101),),
+        problems=("no_websocket", "origin_not_allowed"),
+    ),
+    Route(
+        method="GET",
         path="/healthz",
         handler=health.healthz,
+        queues=False,
         about="Is the process alive? It says nothing of PostgreSQL or a PBX.",
         tag="daemon",
         open=True,
@@ -170,6 +226,7 @@ ROUTES: Final = (
         method="GET",
         path="/readyz",
         handler=health.readyz,
+        queues=False,
         about="Is everything there: database, migrations, every PBX? Without a key neither PBXs nor reasons are named.",
         tag="daemon",
         open=True,
@@ -183,6 +240,7 @@ ROUTES: Final = (
         method="GET",
         path="/metrics",
         handler=health.metrics,
+        queues=False,
         about="For Prometheus, as text or OpenMetrics.",
         tag="daemon",
         answers=(Answer(about="The metrics.", content_type="text/plain"),),
@@ -191,6 +249,7 @@ ROUTES: Final = (
         method="GET",
         path="/api/openapi.json",
         handler=document.openapi,
+        queues=False,
         about="This document.",
         tag="daemon",
         open=True,
@@ -201,6 +260,7 @@ ROUTES: Final = (
         method="GET",
         path="/",
         handler=document.index,
+        queues=False,
         about="The routes, with links.",
         open=True,
         answers=(Answer(about="HTML.", content_type="text/html"),),

@@ -1,23 +1,23 @@
 """What the handlers of one app share, and how they answer."""
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
+from trunkline.api.feed import Feed
 from trunkline.api.guard import Guard
 from trunkline.api.parameters import pretty
 from trunkline.api.problem import Problem
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.metrics import Metrics
+from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings
-
-if TYPE_CHECKING:
-    from trunkline.recordings.objects import ObjectStore  # 10 MB, for who uses it
 
 
 class Link(NamedTuple):
@@ -40,11 +40,12 @@ class State:
         *,
         head: str | None,
         links: Callable[[], Sequence[Link]],
-        objects: "ObjectStore | None",
+        objects: ObjectStore | None,
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookClient,
         document: bytes,
         index: bytes,
+        origins: Sequence[str],
     ) -> None:
         self.pool = pool
         self.account = account
@@ -57,6 +58,12 @@ class State:
         self.webhooks = webhooks  # posts to receivers
         self.document = document  # OpenAPI
         self.index = index  # the page at /
+        self.origins = frozenset(origins)  # of other sites' pages that are let in
+        # Whoever asks first is answered first: the pool's own line lets newcomers past those who wait. One connection
+        # is the feed's.
+        self.room = asyncio.Semaphore(max(1, pool.get_max_size() - 1))
+        self.feed = Feed(pool, self.account_id)
+        self.sockets: set[web.WebSocketResponse] = set()
         self._account_id: UUID | None = None
 
     async def account_id(self) -> UUID:
@@ -74,6 +81,8 @@ class State:
 
 
 STATE: web.AppKey[State] = web.AppKey("state", State)
+KNOWN = web.RequestKey("known", bool)  # whether the request came with a key, or needs none
+DEADLINE = web.RequestKey("deadline", asyncio.Timeout)  # of the handler
 REQUEST_ID = web.RequestKey("request_id", str)  # also in the log, the answer and the audit
 
 

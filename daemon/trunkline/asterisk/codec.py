@@ -20,7 +20,6 @@ _HEAD = 40  # bytes: `Event: KIND`, Privilege and no digit yet of Timestamp, wha
 _SHAPES_KEPT = 8  # of a kind: Asterisk has one or two, an outsider can invent more
 _FOLLOWS = b"Response: Follows\r\n"
 _beginning = itemgetter(slice(_HEAD))
-_new = tuple.__new__  # a NamedTuple made so costs half
 _FOLLOWS_END = b"--END COMMAND--"
 
 Wanted = Mapping[str, tuple[str, tuple[str, ...]] | None]
@@ -215,7 +214,7 @@ class Decoder:
             trusted += 1
             fields = head.read(found)
             at = int(fields["Timestamp"].replace(".", "")) / 1_000_000  # what float() gives, in half of its time
-            append(_new(Event, (head.kind, at, fields)))
+            append(Event(head.kind, at, fields))
         self.decoded += trusted
         self._passed_over = last is None
         return frames
@@ -296,16 +295,16 @@ class Decoder:
                 fields = read(found)
                 if trusted:
                     head.match, head.read = match, read
-                    return _new(Event, (head.kind, float(fields["Timestamp"]), fields))
-                return _new(Frame, (head.kind, fields, shape, (), ""))
+                    return Event(head.kind, float(fields["Timestamp"]), fields)
+                return Frame(head.kind, fields, shape)
         frame = _decode_lines(text, head)
         if frame.shape is None:
             return frame
         self._learn(head, frame.shape)
         wanted = self._fields
-        return (
-            frame if wanted is None else frame._replace(fields={k: v for k, v in frame.fields.items() if k in wanted})
-        )
+        if wanted is None:
+            return frame
+        return Frame(frame.kind, {k: v for k, v in frame.fields.items() if k in wanted}, frame.shape)
 
     def _learn(self, head: _Head, shape: Shape) -> None:
         """From now on one regular expression reads, and proves, a frame of this shape."""
@@ -317,6 +316,8 @@ class Decoder:
         systemname = judge.systemname if judge is not None and trusted else None
         match, read = _layout(shape.keys, self._fields, systemname, trusted)
         head.layouts.append((match, read, shape, trusted))
+        if trusted:
+            head.match, head.read = match, read
 
     def _count(self, what: str) -> None:
         self.bad[what] = self.bad.get(what, 0) + 1

@@ -1,6 +1,8 @@
 """The values of this room: Frame (what the wire said), its Shape, and Event (what the guard believes)."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 
 class Shape:
@@ -13,7 +15,7 @@ class Shape:
         self.keys = keys
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True):
     """One AMI packet, decoded. Pure data; nothing about it is believed yet."""
 
     kind: str  # the Event's name; "" for a response
@@ -23,7 +25,7 @@ class Frame(NamedTuple):
     irregular: str = ""  # the whole text, where a key repeats, a line has none, or headless blocks followed
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True):
     """An event that the guard has let through. Values are text as Asterisk sent it (names still C-escaped)."""
 
     kind: str  # "Newchannel", "Hangup", ...

@@ -229,9 +229,14 @@ def check_stream(user: str, heard: Heard, own: Mapping[str, list[str]]) -> list[
 
 def check_write_timeout(user: str, own: Mapping[str, list[str]]) -> Finding:
     """Asterisk closes a session that cannot be written to for so long; its default is 100 ms."""
-    advice = f"set writetimeout = 5000 in manager.conf [{user}]: the default of 100 ms is short for a busy network"
+    section = f"manager.conf, section [{user}]"
+    advice = (
+        f"put the line `writetimeout = 5000` (ms) into {section}, then `manager reload`: with the default of "
+        "100 ms Asterisk hangs up on whoever the network holds up"
+    )
     if not own:
-        return Finding(Level.UNSEEN, "writetimeout", "this login may not see it, and that is right", advice)
+        look = f"look yourself; where it is missing or below {_WRITE_TIMEOUT_MS}, {advice}"
+        return Finding(Level.UNSEEN, "writetimeout", "this login may not read manager.conf, and that is right", look)
     given = own.get("writetimeout", ["100"])[-1]
     if not given.isdecimal() or int(given) < _WRITE_TIMEOUT_MS:
         return Finding(Level.WARNING, "writetimeout", f"{given} ms", advice)

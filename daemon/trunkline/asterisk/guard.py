@@ -148,7 +148,7 @@ class Guard:
                     if not _TIMESTAMP.fullmatch(fields["Timestamp"]):
                         return self._refused("timestamp")
                     now = float(fields["Timestamp"])
-            return tuple.__new__(Event, (frame.kind, now, fields))  # half the cost of Event(...)
+            return Event(frame.kind, now, fields)
         return self._check_irregular(frame, now)
 
     def _judge(self, shape: Shape) -> str:
@@ -172,7 +172,7 @@ class Guard:
         return _GENUINE
 
     def _check_irregular(self, frame: Frame, now: float) -> Event | None:
-        kind, fields, _, repeated, irregular = frame
+        kind, fields, repeated, irregular = frame.kind, frame.fields, frame.repeated, frame.irregular
         if not kind:
             if irregular and "Response" not in fields:
                 self._refused("continuation")
@@ -199,7 +199,7 @@ class Guard:
 
     def _mend(self, frame: Frame, now: float) -> Event | None:
         """A genuine event that a caller's value has broken up: keep what he could not have written, or refuse it."""
-        lines = list(filter(None, frame.irregular.split("\r\n")))
+        lines = [line for line in frame.irregular.split("\r\n") if line]
         order = self._order
         first = dict(map(_pair, lines[: len(order)]))
         if list(first) != order or not _PRIVILEGE.fullmatch(first["Privilege"]):
@@ -209,8 +209,8 @@ class Guard:
         if self.systemname and first["SystemName"] != self.systemname:
             return self._refused("systemname")
         for keys in _MENDABLE.get(frame.kind, ()):
-            tail = list(map(_pair, lines[-len(keys) :]))
-            if [key for key, _ in tail] == keys:
+            if [line.partition(":")[0] for line in lines[-len(keys) :]] == keys:
+                tail = lines[-len(keys) :]
                 break
         else:
             return self._refused("broken")
@@ -222,7 +222,7 @@ class Guard:
             fields[key] = value
             if key in _CALLER_WRITES:
                 break  # from here on, anything may be the caller's
-        fields.update(tail)
+        fields.update(map(_pair, tail))
         self.mended += 1
         self.suspicious += 1
         return Event(frame.kind, float(first["Timestamp"]) if self.timestamps else now, fields)

@@ -356,7 +356,7 @@ class Link:
             event = self._suspect(guard, frame, event)
         if event is None:
             return
-        kind, self.last_event_at, _ = event
+        kind, self.last_event_at = event.kind, event.at
         self._event_read_at = self._read_at
         read = self.events_read
         read[kind] = read.get(kind, 0) + 1

@@ -168,7 +168,7 @@ class Live:
             call.who = call.name = call.asked_for = None
         if call.lead is None or call.answered_at is None:
             call.lead = ch
-        if ch.role in {None, Role.AGENT}:
+        if ch.role is None or ch.role is Role.AGENT:
             ch.role = Role.CALLER
         if call.who is None:
             if not ch.is_trunk:
@@ -292,11 +292,12 @@ class Live:
 
     def see_leads(self, channels: Iterable[Channel], at: float) -> None:
         """See to the leads of these channels' Calls, each once."""
-        seen: set[Call] = set()
+        seen: list[Call] = []
         for ch in channels:
-            if ch.call not in seen:
-                seen.add(ch.call)
-                self.see_lead(ch.call, at)
+            call = ch.call
+            if call not in seen:
+                seen.append(call)
+                self.see_lead(call, at)
 
     def see_lead(self, call: Call, at: float) -> None:
         """Keep answer, talks and last party of a Call up to date with whom its lead talks to."""

@@ -13,37 +13,14 @@ READ, WRITE = 1, 2  # the sides of a recording, as bits
 
 
 class Channel:
-    """One channel of Asterisk, from the first event that names it to its Hangup.
+    """One channel of Asterisk, from the first event that names it to its Hangup."""
 
-    What most channels never have is a default of the class: a channel costs what is known of it.
-    """
-
-    state = DOWN
-    came_in = False  # it called the PBX, and was not rung by it
-    number: str | None = None  # CallerIDNum when first seen
-    exten: str | None = None
-    answered_at: float | None = None  # Up
-    rang_at: float | None = None
-    connected_at: float | None = None  # first bridged with another human
-    ended_at: float | None = None
-    cause: int | None = None
-    dial_status: str | None = None
-    dialled_by: "Channel | None" = None  # itself: the PBX rings it (Originate)
-    dialled_number: str | None = None
-    end_reason: LegEnd | None = None
-    role: Role | None = None
-    bridge: "Bridge | None" = None
-    left = ""  # BridgeUniqueid of the bridge it left last
-    was_bridged = False
-    partner: "Channel | None" = None  # who is to be bridged with it: answered, picked up, retrieved
-    local_peer: "Channel | None" = None  # the other half of a Local pair
-    requested_hangup: float | None = None  # the party hung up
-    soft_hangup_at: float | None = None  # the PBX hung up
-    pulled_at: float | None = None  # left a talk without anyone hanging up
-    blind_by: str | None = None  # name of the channel that blind-transferred it
-    application: str | None = None
-    digit_at = 0.0
-    mixmonitor_always = False  # MixMonitor without option b: it records even if nobody is bridged
+    __slots__ = (
+        "answered_at", "application", "blind_by", "bridge", "call", "came_in", "cause", "connected_at", "dial_status",
+        "dialled_by", "dialled_number", "digit_at", "end_reason", "ended_at", "endpoint", "exten", "is_trunk", "left",
+        "linkedid", "local_peer", "mixmonitor_always", "name", "number", "partner", "plumbing", "pulled_at", "rang_at",
+        "requested_hangup", "role", "soft_hangup_at", "started_at", "state", "uniqueid", "was_bridged",
+    )  # fmt: skip
 
     def __init__(self, uniqueid: str, name: str, linkedid: str, call: "Call", at: float, is_trunk: bool) -> None:
         self.uniqueid = uniqueid
@@ -54,6 +31,32 @@ class Channel:
         self.plumbing = is_plumbing(name)
         self.is_trunk = is_trunk
         self.started_at = at
+        self.state = DOWN
+        self.came_in = False  # it called the PBX, and was not rung by it
+        self.number: str | None = None  # CallerIDNum when first seen
+        self.exten: str | None = None
+        self.answered_at: float | None = None  # Up
+        self.rang_at: float | None = None
+        self.connected_at: float | None = None  # first bridged with another human
+        self.ended_at: float | None = None
+        self.cause: int | None = None
+        self.dial_status: str | None = None
+        self.dialled_by: Channel | None = None  # itself: the PBX rings it (Originate)
+        self.dialled_number: str | None = None
+        self.end_reason: LegEnd | None = None
+        self.role: Role | None = None
+        self.bridge: Bridge | None = None
+        self.left = ""  # BridgeUniqueid of the bridge it left last
+        self.was_bridged = False
+        self.partner: Channel | None = None  # who is to be bridged with it: answered, picked up, retrieved
+        self.local_peer: Channel | None = None  # the other half of a Local pair
+        self.requested_hangup: float | None = None  # the party hung up
+        self.soft_hangup_at: float | None = None  # the PBX hung up
+        self.pulled_at: float | None = None  # left a talk without anyone hanging up
+        self.blind_by: str | None = None  # name of the channel that blind-transferred it
+        self.application: str | None = None
+        self.digit_at = 0.0
+        self.mixmonitor_always = False  # MixMonitor without option b: it records even if nobody is bridged
 
     @property
     def party(self) -> str | None:
@@ -154,38 +157,14 @@ class Call:
     `legs` keeps the real channels, also the ended ones; `channels` the live ones of any kind.
     """
 
-    ended_at: float | None = None
-    answered_at: float | None = None
-    starter: Channel | None = None
-    lead: Channel | None = None  # whose other side counts: the customer's channel, else the starter's
-    who: str | None = None  # the starter's number, first seen
-    name: str | None = None
-    private = False
-    asked_for: str | None = None
-    click_to_dial = False
-    originated_local: str | None = None  # "Local/1001@agents": the PBX rang the first phone through it
-    answered_by: str | None = None
-    last_peer: str | None = None
-    queue: str | None = None
-    queue_position: int | None = None
-    queue_joined_at: float | None = None
-    queue_ended_at: float | None = None
-    queue_outcome: str | None = None  # CONNECTED, ABANDONED, TIMEOUT, LEFT
-    conference: str | None = None
-    digits = ""
-    diverted_from: str | None = None
-    forwarded_from: str | None = None
-    dial_status: str | None = None  # of the last attempt that ended
-    voicemail = False
-    stasis_failed = False
-    hung_up_by: Channel | None = None  # who hung up first since the last two came together
-    gave_up_waiting = False  # he who hung up first was in the queue
-    gave_up_ringing = False  # the starter hung up while somebody's phone still rang
-    first_left: Channel | None = None  # the first to leave the talk, where nothing says who hung up
-    pbx_ended = False
-    lost = False
-    quality = Quality.OBSERVED
-    revision = 0
+    __slots__ = (
+        "aliases", "answered_at", "answered_by", "asked_for", "channels", "click_to_dial", "conference", "dial_status",
+        "digits", "diverted_from", "ended_at", "external_id", "first_left", "forwarded_from", "gave_up_ringing",
+        "gave_up_waiting", "happened", "holds", "hung_up_by", "last_peer", "lead", "legs", "lost", "name",
+        "originated_local", "parked", "participants", "pbx_ended", "private", "quality", "queue", "queue_ended_at",
+        "queue_joined_at", "queue_outcome", "queue_position", "rang", "recordings", "revision", "started_at", "starter",
+        "stasis_failed", "talks", "transfers", "voicemail", "who",
+    )  # fmt: skip
 
     def __init__(self, external_id: str, at: float) -> None:
         self.external_id = external_id
@@ -201,6 +180,38 @@ class Call:
         self.parked: list[ParkState] = []
         self.participants: list[str] = []
         self.recordings: list[RecordingState] = []
+        self.ended_at: float | None = None
+        self.answered_at: float | None = None
+        self.starter: Channel | None = None
+        self.lead: Channel | None = None  # whose other side counts: the customer's channel, else the starter's
+        self.who: str | None = None  # the starter's number, first seen
+        self.name: str | None = None
+        self.private = False
+        self.asked_for: str | None = None
+        self.click_to_dial = False
+        self.originated_local: str | None = None  # "Local/1001@agents": the PBX rang the first phone through it
+        self.answered_by: str | None = None
+        self.last_peer: str | None = None
+        self.queue: str | None = None
+        self.queue_position: int | None = None
+        self.queue_joined_at: float | None = None
+        self.queue_ended_at: float | None = None
+        self.queue_outcome: str | None = None  # CONNECTED, ABANDONED, TIMEOUT, LEFT
+        self.conference: str | None = None
+        self.digits = ""
+        self.diverted_from: str | None = None
+        self.forwarded_from: str | None = None
+        self.dial_status: str | None = None  # of the last attempt that ended
+        self.voicemail = False
+        self.stasis_failed = False
+        self.hung_up_by: Channel | None = None  # who hung up first since the last two came together
+        self.gave_up_waiting = False  # he who hung up first was in the queue
+        self.gave_up_ringing = False  # the starter hung up while somebody's phone still rang
+        self.first_left: Channel | None = None  # the first to leave the talk, where nothing says who hung up
+        self.pbx_ended = False
+        self.lost = False
+        self.quality = Quality.OBSERVED
+        self.revision = 0
 
     def fall_apart(self) -> None:
         """Let go of the channels, which refer back: so an ended Call is gone at once, without the garbage collector."""

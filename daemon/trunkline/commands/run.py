@@ -2,35 +2,33 @@
 
 import argparse
 import signal
-import sys
+from functools import partial
 
 import structlog
 import trio
 
-from trunkline import app, config, logs
+from trunkline import app, config
+from trunkline.commands.configured import add_config, with_settings
 from trunkline.commands.failures import leaves
-from trunkline.config_reading import ConfigError
 
 log = structlog.get_logger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--config and --migrate."""
-    parser.add_argument("--config", metavar="FILE", help="settings (default: $TRUNKLINE_CONFIG, else trunkline.toml)")
+    add_config(parser)
     parser.add_argument("--migrate", action="store_true", help="first bring the database to this version's schema")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run; 0 when asked to stop, 1 when it cannot go on, 2 when the settings are wrong."""
-    try:
-        settings = config.load(arguments.config)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    logs.configure(settings.log.level, settings.log.format)
+    return with_settings(arguments, partial(_run, migrate=arguments.migrate))
+
+
+def _run(settings: config.Settings, *, migrate: bool) -> int:
     status = 0
     try:
-        trio.run(until_signalled, settings, arguments.migrate)
+        trio.run(until_signalled, settings, migrate)
     except* app.StartError as errors:
         status = 1
         for failure in leaves(errors):

@@ -3,13 +3,14 @@
 import argparse
 import asyncio
 import signal
-import sys
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
-from trunkline import config, logs
+from trunkline import config
 from trunkline.app import open_recordings
+from trunkline.commands.configured import add_config, with_settings
 from trunkline.config_reading import ConfigError
 from trunkline.recordings.spool import RecordingSpool
 from trunkline.store.faults import advice, of_the_server, summary
@@ -21,23 +22,21 @@ log = structlog.get_logger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--config and --once."""
-    parser.add_argument("--config", metavar="FILE", help="settings (default: $TRUNKLINE_CONFIG, else trunkline.toml)")
+    add_config(parser)
     parser.add_argument("--once", action="store_true", help="stop when all that is there now is dealt with")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run; 0 when asked to stop or done, 1 when the database cannot be used (--once), 2 when the settings are wrong."""
-    try:
-        settings = config.load(arguments.config)
-        spools, mailboxes = _directories(settings)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    logs.configure(settings.log.level, settings.log.format)
-    return asyncio.run(_run(settings, spools, mailboxes, once=arguments.once))
+    return with_settings(arguments, partial(_store, source=str(config.locate(arguments.config)), once=arguments.once))
 
 
-def _directories(settings: config.Settings) -> tuple[dict[str, RecordingSpool], dict[str, RecordingSpool]]:
+def _store(settings: config.Settings, *, source: str, once: bool) -> int:
+    spools, mailboxes = _directories(settings, source)
+    return asyncio.run(_run(settings, spools, mailboxes, once=once))
+
+
+def _directories(settings: config.Settings, source: str) -> tuple[dict[str, RecordingSpool], dict[str, RecordingSpool]]:
     """The directories of the PBXs by systemname. Raises ConfigError."""
     problems = [] if settings.recordings.endpoint else ["recordings.endpoint: is missing; allowed: the URL of an S3"]
     spools: dict[str, RecordingSpool] = {}
@@ -57,7 +56,7 @@ def _directories(settings: config.Settings) -> tuple[dict[str, RecordingSpool], 
     if not spools and not mailboxes and not problems:
         problems.append("pbx.recordings: no PBX has any; allowed: the directory where it records")
     if problems:
-        raise ConfigError("these settings", problems)
+        raise ConfigError(source, problems)
     return spools, mailboxes
 
 

@@ -202,6 +202,12 @@ class Asterisk:
             tone.write_bytes(b"".join(struct.pack("<h", sample) for sample in samples) * 10)
         certificate, key = self._certificate() if self._tls else ("", "")
         base = self.ami_port - _AMI
+        # without an address RTP would be bound to 0.0.0.0
+        media: dict[str, Any] = {
+            "media_address": self.host,
+            "rtp_start": base + _RTP_START,
+            "rtp_end": base + _RTP_END,
+        }
         settings = Settings(
             etc_dir=str(self.home / "etc"),
             modules_dir=str(self.dist / "modules"),
@@ -221,16 +227,12 @@ class Asterisk:
             sip_bind=self.host,
             sip_port=self.sip_port,
             sips_port=self.sips_port,
-            rtp_start=base + _RTP_START,
-            rtp_end=base + _RTP_END,
-            # or RTP would be bound to 0.0.0.0
-            media_address=self.host,
             tls_cert=certificate,
             tls_key=key,
             trunk_host=self.trunk_host,
             trunk_port=self.trunk_port,
             agents=self.agents,
-            **self._settings,
+            **(media | self._settings),
         )
         self._secrets = render(checkout(), self.home / "etc", settings)
 

@@ -5,19 +5,21 @@ import threading
 from collections.abc import Callable
 
 from trunkline.embedded.asterisk import Asterisk
-from trunkline.embedded.phone import Phone
+from trunkline.embedded.phone import Phone, Voice
+from trunkline.embedded.rtp import Audio
 
 CALLER = "12025550123"
 CALLER_NAME = "Jane Doe"
 AGENT = "1001"
 
 
-def carrier_phone(pbx: Asterisk) -> Phone:
+def carrier_phone(pbx: Asterisk, voice: Voice = Audio) -> Phone:
     """The other end of the trunk: calls from it are calls from outside."""
-    return Phone("carrier", (pbx.host, pbx.sip_port), ip=pbx.trunk_host, port=pbx.trunk_port, frequency=350)
+    server = (pbx.host, pbx.sip_port)
+    return Phone("carrier", server, ip=pbx.trunk_host, port=pbx.trunk_port, frequency=350, voice=voice)
 
 
-def agent_phone(pbx: Asterisk, number: str) -> Phone:
+def agent_phone(pbx: Asterisk, number: str, voice: Voice = Audio) -> Phone:
     """An agent's phone, registered."""
     phone = Phone(
         number,
@@ -25,6 +27,7 @@ def agent_phone(pbx: Asterisk, number: str) -> Phone:
         ip=f"127.0.0.{10 + int(number) % 100}",
         password=pbx.secrets.passwords[number],
         frequency=400 + 100 * (int(number) % 10),
+        voice=voice,
     )
     try:
         return phone.register()

@@ -13,24 +13,36 @@ from typing import Final
 
 from trunkline.embedded import postgres_programs
 
-_MARK: Final = "temporary"
+_MARKED: Final = "temporary"
 
 
-def mark(home: Path, asked: Path | None) -> None:
-    """Say that `home` is temporary, or goes with `asked` when that is; the caller holds the lock.
+def hold(home: Path, asked: Path | None) -> int | None:
+    """Take the directory of a server, which went into `asked`: the descriptor of its lock; None: somebody has it."""
+    lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    _mark(home, asked)
+    return lock
+
+
+def _mark(home: Path, asked: Path | None) -> None:
+    """Say that `home` is temporary, or goes with `asked` when that is.
 
     `asked` is temporary when it lies where temporary files do, as the directories of tests.
     """
     if asked is None:
-        (home / _MARK).write_text("")
+        (home / _MARKED).write_text("")
     elif asked != home and asked.is_relative_to(Path(tempfile.gettempdir()).resolve()):
-        (home / _MARK).write_text(str(asked))
+        (home / _MARKED).write_text(str(asked))
 
 
 def sweep() -> None:
     """Remove what is left over, of this user."""
     for parent in {Path(tempfile.gettempdir()), postgres_programs.OWN}:
-        for found in parent.glob(f"trunkline-*/{_MARK}"):
+        for found in parent.glob(f"trunkline-*/{_MARKED}"):
             with contextlib.suppress(OSError):  # in use, or somebody else is at it
                 _remove(found)
 

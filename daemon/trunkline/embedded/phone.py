@@ -13,15 +13,17 @@ import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from trunkline.embedded.phone_call import REPLY_S, Call, SipError, final_answer
-from trunkline.embedded.rtp import loopback_only
+from trunkline.embedded.rtp import Audio, loopback_only
 from trunkline.embedded.sip import BadMessage, Message, authorization, compose, token
 
 __all__ = ["Call", "Phone", "SipError"]
 
 Answerer = Callable[[Call], None]
+Voice = Callable[[str, int], Audio]
+_BUFFER: Final = 1 << 20  # bytes: what many calls say at once; nothing is sent again
 
 
 class Phone:
@@ -37,12 +39,17 @@ class Phone:
         password: str = "",
         frequency: int = 440,
         on_call: Answerer | None = None,
+        voice: Voice = Audio,
     ) -> None:
-        """A phone on `ip`. `on_call` is what to do with an incoming call, in a thread; default: let it ring."""
+        """A phone on `ip`. `on_call` is what to do with an incoming call, in a thread; default: let it ring.
+
+        `voice` makes a call's sound, of the ip and the frequency.
+        """
         self.user, self.password, self.server, self.ip = user, password, loopback_only(server), ip
-        self.frequency, self.on_call = frequency, on_call
+        self.frequency, self.on_call, self.voice = frequency, on_call, voice
         loopback_only((ip, port))
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self._socket.bind((ip, port))
         self.port: int = self._socket.getsockname()[1]
         self.calls: dict[str, Call] = {}

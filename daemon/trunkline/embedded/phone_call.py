@@ -6,7 +6,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Self
 
-from trunkline.embedded.rtp import Audio
 from trunkline.embedded.sip import Message, authorization, compose, token, uri_of
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class Call:
     def __init__(self, phone: "Phone", invite: Message | None = None) -> None:
         """A call that came in with `invite`, or one about to be dialled."""
         self.phone = phone
-        self.audio = Audio(phone.ip, phone.frequency)
+        self.audio = phone.voice(phone.ip, phone.frequency)
         self.ringing, self.up, self.ended = threading.Event(), threading.Event(), threading.Event()
         self.transferred = threading.Event()
         self.status, self.reason, self.by = 0, "", ""

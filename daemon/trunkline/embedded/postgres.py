@@ -7,7 +7,6 @@ PostgreSQL refuses to run as root: there it runs as `postgres` or `nobody`. That
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import pwd
 import secrets
@@ -25,7 +24,7 @@ from urllib.parse import quote
 import asyncpg
 
 from trunkline.embedded.launch import Child
-from trunkline.embedded.leftovers import mark, sweep
+from trunkline.embedded.leftovers import hold, sweep
 from trunkline.embedded.postgres_programs import Programs, find_programs, own_directory, reachable
 
 Mode = Literal["smart", "fast", "immediate"]
@@ -209,18 +208,10 @@ class Postgres:
         return home
 
     def _take(self, home: Path) -> None:
-        if self._lock is not None:
-            return
-        lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise PostgresError(
-                f"another process keeps a server on {home}: stop it, or use another directory"
-            ) from None
-        self._lock = lock
-        mark(home, None if self._asked is None else self._asked.resolve())
+        if self._lock is None:
+            self._lock = hold(home, None if self._asked is None else self._asked.resolve())
+        if self._lock is None:
+            raise PostgresError(f"another process keeps a server on {home}: stop it, or use another directory")
 
     def _release(self) -> None:
         if self._lock is not None:

@@ -11,7 +11,8 @@ import time
 from collections import deque
 from typing import Final
 
-_FRAME: Final = 160  # samples in 20 ms
+FRAME: Final = 160  # samples
+FRAME_S: Final = 0.02
 _KEYS: Final = "0123456789*#ABCD"
 _PRESS: Final = 6  # frames that a key is held
 
@@ -36,7 +37,7 @@ class Audio:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((ip, 0))
         self._socket.setblocking(False)
-        self._tone = _tone(frequency)
+        self._tone = tone(frequency)
         self._peer: tuple[str, int] | None = None
         self._keys: deque[str] = deque()
         self._pressed = threading.Condition()
@@ -84,10 +85,10 @@ class Audio:
                 if key:
                     held += 1
                     last = held > _PRESS
-                    event = struct.pack("!BBH", _KEYS.index(key), 10 | (0x80 if last else 0), _FRAME * held)
+                    event = struct.pack("!BBH", _KEYS.index(key), 10 | (0x80 if last else 0), FRAME * held)
                     for _ in range(3 if last else 1):  # the end is sent three times: RFC 4733 2.5.1.4
                         marker = 0x80 if held == 1 else 0
-                        packets.append(_head(101 | marker, sequence, since, source) + event)
+                        packets.append(head(101 | marker, sequence, since, source) + event)
                         sequence += 1
                     if last:
                         key, pause = "", _PRESS
@@ -96,15 +97,15 @@ class Audio:
                             self._pressed.notify_all()
                 elif not self.silent:
                     at = stamp % 8000
-                    packets.append(_head(0, sequence, stamp, source) + self._tone[at : at + _FRAME])
+                    packets.append(head(0, sequence, stamp, source) + self._tone[at : at + FRAME])
                     sequence += 1
                 pause = max(0, pause - 1)
                 if self._peer is not None:
                     with contextlib.suppress(OSError):  # the far end may be gone already
                         for packet in packets:
                             self._socket.sendto(packet, self._peer)
-                stamp = (stamp + _FRAME) & 0xFFFFFFFF
-                due += 0.02
+                stamp = (stamp + FRAME) & 0xFFFFFFFF
+                due += FRAME_S
                 self._stop.wait(max(0.0, due - time.monotonic()))
 
     def _drain(self) -> None:
@@ -113,15 +114,16 @@ class Audio:
                 self.received += 1
 
 
-def _head(kind: int, sequence: int, stamp: int, source: int) -> bytes:
+def head(kind: int, sequence: int, stamp: int, source: int) -> bytes:
+    """The header of an RTP packet."""
     return struct.pack("!BBHII", 0x80, kind, sequence & 0xFFFF, stamp & 0xFFFFFFFF, source)
 
 
 @functools.cache
-def _tone(frequency: int) -> bytes:
-    """A second of the tone and a frame more, so that any slice of a frame is there."""
+def tone(frequency: int) -> bytes:
+    """PCMU: a second of the tone and a frame more, so that any slice of a frame is there."""
     second = bytes(_ulaw(int(8000 * math.sin(2 * math.pi * frequency * i / 8000))) for i in range(8000))
-    return second + second[:_FRAME]
+    return second + second[:FRAME]
 
 
 def _ulaw(sample: int) -> int:

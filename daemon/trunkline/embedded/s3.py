@@ -5,7 +5,6 @@ outlives us. An object whose PUT was answered survives kill().
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -24,7 +23,7 @@ import urllib3
 from minio.error import MinioException
 
 from trunkline.embedded.launch import Child
-from trunkline.embedded.leftovers import mark, sweep
+from trunkline.embedded.leftovers import hold, sweep
 from trunkline.embedded.ports import PortBlock, claim
 
 _HOST: Final = "127.0.0.1"
@@ -181,16 +180,10 @@ class S3Server:
         return self._home
 
     def _take(self, home: Path) -> None:
-        if self._lock is not None:
-            return
-        lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise S3Error(f"another S3 server keeps its data in {home}: stop it, or use another directory") from None
-        self._lock = lock
-        mark(home, self._asked)
+        if self._lock is None:
+            self._lock = hold(home, self._asked)
+        if self._lock is None:
+            raise S3Error(f"another S3 server keeps its data in {home}: stop it, or use another directory")
 
     def _serve(self, program: Path, home: Path, base: int, timeout_s: float) -> None:
         data, log = home / "data", home / "log"

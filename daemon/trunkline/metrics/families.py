@@ -158,6 +158,9 @@ SPOOL_FREE = Pulled(
     "trunkline_recordings_spool_free_bytes", "gauge", "Room left where the PBX records; the least of several PBXs."
 )
 SPOOL_FILES = Pulled("trunkline_recordings_spool_files", "gauge", "Files where the PBX records, as last swept.")
+SPOOL_UNREAD = Pulled(
+    "trunkline_recordings_spool_unread_folders", "gauge", "Folders there, and in mailboxes, that cannot be read."
+)
 WEBHOOK_DELIVERIES = Pulled(
     "trunkline_webhook_deliveries",
     "counter",
@@ -212,6 +215,7 @@ PULLED = (
     OBJECT_STORE_UP,
     SPOOL_FREE,
     SPOOL_FILES,
+    SPOOL_UNREAD,
     WEBHOOK_DELIVERIES,
     WEBHOOKS_WAITING,
     WEBHOOKS_OLDEST,

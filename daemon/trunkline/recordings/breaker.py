@@ -76,10 +76,10 @@ class Breaker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """A job that was done without a fault says that the storage works."""
+        if self._trial is asyncio.current_task():  # also where another job took the doubt away meanwhile
+            self._trial = None
         if not self._doubted:
             return
-        if self._trial is asyncio.current_task():
-            self._trial = None
         if kind is None and self._probe is None:
             log.info("recordings.store_back")
             self._doubted = False

@@ -5,10 +5,20 @@ from typing import Final
 from uuid import UUID
 
 from trunkline.store import jobs
-from trunkline.store.jobs import HEARTBEAT_S, LONGEST_DELAY_S, SCHEMA, Later, queries
+from trunkline.store.jobs import HEARTBEAT_S, LONGEST_DELAY_S, SCHEMA, Later, Manager, queries
 from trunkline.store.pool import Connection, Pool
 
-__all__ = ["HEARTBEAT_S", "LONGEST_DELAY_S", "QUEUE", "SCHEMA", "JobRunner", "Later", "enqueue_recordings", "queries"]
+__all__ = [
+    "HEARTBEAT_S",
+    "LONGEST_DELAY_S",
+    "QUEUE",
+    "SCHEMA",
+    "JobRunner",
+    "Later",
+    "Manager",
+    "enqueue_recordings",
+    "queries",
+]
 
 QUEUE: Final = "recordings"
 

@@ -2,22 +2,26 @@
 
 What goes wrong is a StoreFault that says whose fault it is: of the storage as a whole (away, refusing us), which every
 recording would meet, or of this one object.
+
+The client is made, and its libraries are loaded, when the storage is first asked for something: 10 MB.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from hashlib import sha256
-from typing import BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 from urllib.parse import urlsplit
 
-import urllib3
-from minio import Minio
-from minio.error import InvalidResponseError, S3Error, ServerError
-from minio.sse import SseS3
-
 from trunkline.recordings.faults import NoObject, StoreFault
+
+if TYPE_CHECKING:
+    import urllib3
+    from minio import Minio
+    from minio.error import S3Error
+    from minio.sse import SseS3
 
 PART: Final = 8 << 20  # bytes held of an upload; S3's own least is 5 MiB
 CHUNK: Final = 1 << 18  # bytes of a download
@@ -42,7 +46,7 @@ class ObjectStore:
     """One bucket.
 
     endpoint: URL, `http://127.0.0.1:9000` or `https://s3.eu-west-1.amazonaws.com`. encrypted: ask the server to encrypt
-    (SSE-S3). Raises ValueError for an endpoint that is none.
+    (SSE-S3). opened: is called once the client is made, and its libraries are loaded.
     """
 
     def __init__(
@@ -57,26 +61,56 @@ class ObjectStore:
         encrypted: bool = False,
         at_once: int = 8,
         silent_s: float = _SILENT_S,
+        opened: Callable[[], object] = lambda: None,
     ) -> None:
         # More readers than the pool keeps connections for are nothing to warn of; those beyond are closed after use.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-        url = urlsplit(endpoint)
         self.endpoint = endpoint
         self.bucket = bucket
-        self._http = urllib3.PoolManager(
-            maxsize=at_once, timeout=urllib3.Timeout(connect=_CONNECT_S, read=silent_s), retries=False
-        )
-        self._client = Minio(
-            endpoint=url.netloc,
-            access_key=access_key,
-            secret_key=secret_key,
-            secure=url.scheme == "https",
-            region=region,
-            http_client=self._http,
-        )
-        if not path_style:
-            self._client.enable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
-        self._sse = SseS3() if encrypted else None
+        self._keys = (access_key, secret_key)
+        self._region = region
+        self._path_style = path_style
+        self._encrypted = encrypted
+        self._at_once = at_once
+        self._silent_s = silent_s
+        self._when_made = opened
+        self._url = urlsplit(endpoint)
+        self._making = threading.Lock()
+        self._made: _Client | None = None
+
+    @property
+    def _client(self) -> "Minio":
+        return self._opened().minio
+
+    def _opened(self) -> "_Client":
+        """The client, which the first who asks makes. Raises StoreFault."""
+        with self._making:
+            if self._made is None:
+                self._made = self._make()
+                self._when_made()
+            return self._made
+
+    def _make(self) -> "_Client":
+        import urllib3
+        from minio import Minio
+        from minio.sse import SseS3
+
+        timeout = urllib3.Timeout(connect=_CONNECT_S, read=self._silent_s)
+        http = urllib3.PoolManager(maxsize=self._at_once, timeout=timeout, retries=False)
+        try:
+            client = Minio(
+                endpoint=self._url.netloc,
+                access_key=self._keys[0],
+                secret_key=self._keys[1],
+                secure=self._url.scheme == "https",
+                region=self._region,
+                http_client=http,
+            )
+        except ValueError as error:  # it knows more of AWS' hosts and regions than our settings do
+            raise StoreFault(f"it cannot be asked: {_line(error)}", "recordings.endpoint and region") from error
+        if not self._path_style:
+            client.enable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
+        return _Client(client, http, SseS3() if self._encrypted else None)
 
     def check(self) -> None:
         """Is the bucket there, and may we look? Raises StoreFault."""
@@ -96,7 +130,7 @@ class ObjectStore:
                 length=size,
                 content_type=mime_type,
                 metadata=dict(metadata),
-                sse=self._sse,
+                sse=self._opened().sse,
                 part_size=PART,
                 num_parallel_uploads=1,
             )
@@ -122,7 +156,7 @@ class ObjectStore:
         return ObjectInfo(size, digest.hexdigest())
 
     def presign(self, key: str, seconds: int, mime_type: str, disposition: str) -> str:
-        """A URL that lets whoever has it read the object for so long."""
+        """A URL that lets whoever has it read the object for so long. Raises StoreFault."""
         return self._client.presigned_get_object(
             bucket_name=self.bucket,
             object_name=key,
@@ -138,6 +172,8 @@ class ObjectStore:
 
     def _forget_begun(self, key: str) -> None:
         """Let go of what a put that was killed has left: parts of no object, which cost and hold what was said."""
+        from minio.error import S3Error
+
         with suppress(S3Error):  # a key may be allowed to put and not to list
             for begun in self._client._list_multipart_uploads(self.bucket, prefix=key).uploads:
                 self._client._abort_multipart_upload(self.bucket, key, begun.upload_id or "")
@@ -153,16 +189,29 @@ class ObjectStore:
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        self._http.clear()
+        with self._making:
+            if self._made is not None:
+                self._made.http.clear()
 
     def no_bucket(self) -> StoreFault:
         """Say that the bucket is not there."""
         return StoreFault(f"there is no bucket {self.bucket!r}", "make it, or set recordings.bucket to one there is")
 
 
+class _Client(NamedTuple):
+    """What speaks S3."""
+
+    minio: "Minio"
+    http: "urllib3.PoolManager"
+    sse: "SseS3 | None"
+
+
 @contextmanager
 def _told(store: ObjectStore, key: str = "") -> Iterator[None]:
     """Turn what minio and urllib3 raise into StoreFault."""
+    import urllib3
+    from minio.error import InvalidResponseError, S3Error, ServerError
+
     try:
         yield
     except S3Error as error:
@@ -180,7 +229,7 @@ def _told(store: ObjectStore, key: str = "") -> Iterator[None]:
         raise StoreFault(f"the connection broke: {_line(error)}") from error
 
 
-def _refused(store: ObjectStore, key: str, error: S3Error) -> StoreFault:
+def _refused(store: ObjectStore, key: str, error: "S3Error") -> StoreFault:
     code, status = error.code or "", error.response.status
     if code in ("NoSuchKey", "NoSuchObject", "NotFound") or (status == 404 and not code):
         return NoObject(key)

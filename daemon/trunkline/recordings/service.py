@@ -55,7 +55,13 @@ class RecordingService:
         self.runner = JobRunner(pool, self.uploader.take, at_once=keeping.at_once)
         self.maintenance = Maintenance(pool, account, keeping.retention_days, keeping.retention_days_by_queue)
         self.sweeper = Sweeper(
-            pool, account, spools, every_s=keeping.sweep_s, keep=keeping.keep_local, mailboxes=mailboxes
+            pool,
+            account,
+            spools,
+            every_s=keeping.sweep_s,
+            keep=keeping.keep_local,
+            mailboxes=mailboxes,
+            away=lambda: self.uploader.breaker.fault,
         )
 
     @classmethod

@@ -53,6 +53,7 @@ class Found(NamedTuple):
     name: str  # relative to the root; as os.fsdecode gives it
     look: Look
     fault: str = ""
+    unread: bool = False  # a folder, and what is in it is not known
 
 
 class RecordingSpool:
@@ -126,25 +127,40 @@ class RecordingSpool:
 
     def walk(self) -> Iterator[Found]:
         """Everything below the root that is no directory; what cannot be taken with its fault. Raises OSError."""
-        for folder, folders, files, at in os.fwalk(self.root, follow_symlinks=False):
-            below = os.path.relpath(folder, self.root)
-            prefix = "" if below == "." else f"{below}/"
-            if prefix.count("/") >= DEEPEST:
-                for entry in folders:
-                    status = os.stat(entry, dir_fd=at, follow_symlinks=False)
-                    yield Found(prefix + entry, Look.at(status), f"more than {DEEPEST} folders deep: move it up")
-                folders.clear()
-            for entry in files:
+        folders: list[tuple[str, Look | None]] = [("", None)]
+        while folders:
+            prefix, look = folders.pop()
+            try:
+                entries = self._entries(prefix)
+            except (Missing, Refused):
+                continue  # gone, or a link by now
+            except OSError as error:
+                if look is None:
+                    raise
+                yield Found(prefix[:-1], look, f"a folder that cannot be read: {error.strerror}", unread=True)
+                continue
+            for entry, status in entries:
+                name = prefix + entry
+                if not stat.S_ISDIR(status.st_mode):
+                    yield Found(name, Look.at(status), self._fault(name, status.st_mode))
+                elif prefix.count("/") >= DEEPEST:
+                    yield Found(name, Look.at(status), f"more than {DEEPEST} folders deep: move it up")
+                else:
+                    folders.append((f"{name}/", Look.at(status)))
+
+    def _entries(self, prefix: str) -> list[tuple[str, os.stat_result]]:
+        """What is in a folder, "" or with a slash at its end. Raises Missing, Refused, OSError."""
+        entries = []
+        at, _ = self._parent(prefix)
+        try:
+            for entry in os.listdir(at):
                 try:
-                    status = os.stat(entry, dir_fd=at, follow_symlinks=False)
+                    entries.append((entry, os.stat(entry, dir_fd=at, follow_symlinks=False)))
                 except FileNotFoundError:
                     continue  # gone since it was listed
-                name = prefix + entry
-                yield Found(name, Look.at(status), self._fault(name, status.st_mode))
-            for entry in folders:
-                status = os.stat(entry, dir_fd=at, follow_symlinks=False)
-                if stat.S_ISLNK(status.st_mode):
-                    yield Found(prefix + entry, Look.at(status), "a symbolic link, not followed: move the file here")
+        finally:
+            os.close(at)
+        return entries
 
     def free_bytes(self) -> int:
         """Room that is left for recordings. Raises OSError."""

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from trunkline.recordings.faults import StoreFault
 from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.recordings.spool import Found, RecordingSpool
 from trunkline.recordings.voicemail import messages
@@ -26,6 +27,7 @@ from trunkline.store.sweeping import (
     insert_linked,
     insert_messages,
     revive_missing,
+    say_waiting,
     select_channels,
     select_integration,
     select_known,
@@ -59,16 +61,23 @@ class Sweeper:
         grace_s: float = GRACE_S,
         keep: bool = False,
         mailboxes: Callable[[], Mapping[str, RecordingSpool]] = dict,
+        away: Callable[[], StoreFault | None] = lambda: None,
     ) -> None:
-        """`spools` and `mailboxes`: where the PBXs of these names record, and where they keep voicemail."""
+        """`spools` and `mailboxes`: where the PBXs of these names record, and where they keep voicemail.
+
+        away: what the storage does not work for; those that wait and have not been tried say so too.
+        """
         self._pool = pool
         self._account = account
         self._spools = spools
         self._mailboxes = mailboxes
         self._every_s = every_s
         self._grace_s = grace_s
+        self._away = away
         self._keep = keep  # stored files stay, so that they are there is nothing to act on
         self._low = False
+        self._unread: frozenset[tuple[str, str]] = frozenset()  # PBX and name of folders of which it was said
+        self.unread = 0  # folders
         self.files = 0  # in the spools, when last looked
         self.waiting: dict[str, int] = {}  # recordings that are not stored, by state
         self.oldest_s = 0.0  # since the oldest pending one ended
@@ -91,32 +100,40 @@ class Sweeper:
     async def sweep(self) -> None:
         """Look once. Raises as asyncpg does."""
         files, free = 0, []
+        unread: list[tuple[str, Found]] = []
         await self._enqueue(await select_lost_jobs(self._pool, self._account))
         for pbx, spool in self._spools().items():
             integration = await select_integration(self._pool, self._account, pbx)
             try:
                 free.append(await in_thread(spool.free_bytes))
-                found = await in_thread(_listed, spool)
+                found, hidden = await in_thread(_listed, spool)
             except OSError as error:
                 log.warning("recordings.sweep_failed", pbx=pbx, error=summary(error), todo="see pbx.recordings")
                 continue
+            unread += [(pbx, folder) for folder in hidden]
             if integration is None:
                 continue  # nothing is known of this PBX yet: no call to link to
             files += len(found)
             for some in chunked(found, BATCH):
                 await self._settle(integration, spool, some)
-            await delete_gone(self._pool, integration["id"], [spool.path_of(file.name) for file in found])
+            if (fault := self._away()) is not None:
+                await say_waiting(self._pool, integration["id"], f"object storage: {fault.reason}")
+            if not hidden:
+                await delete_gone(self._pool, integration["id"], [spool.path_of(file.name) for file in found])
         for pbx, spool in self._mailboxes().items():
             integration = await select_integration(self._pool, self._account, pbx)
             try:
-                left = await in_thread(messages, spool)
+                found, hidden = await in_thread(_listed, spool)
+                left = await in_thread(messages, spool, found)
             except OSError as error:
                 log.warning("recordings.sweep_failed", pbx=pbx, error=summary(error), todo="see pbx.voicemail")
                 continue
+            unread += [(pbx, folder) for folder in hidden]
             if integration is not None:
                 for some in chunked(left, BATCH):
                     await self._enqueue(await insert_messages(self._pool, integration, some))
         self.files = files
+        self._tell_unread(unread)
         self._watch_room(min(free, default=-1))
         waiting = await select_waiting(self._pool, self._account)
         self.waiting = {state.upper(): count for state, (count, _) in waiting.items()}
@@ -181,6 +198,16 @@ class Sweeper:
             async with self._pool.acquire() as connection, connection.transaction():
                 await enqueue_recordings(connection, some)
 
+    def _tell_unread(self, folders: Sequence[tuple[str, Found]]) -> None:
+        """Say once of each folder that it cannot be read, for what is in it is not seen."""
+        now = {(pbx, folder.name): folder.fault for pbx, folder in folders}
+        for (pbx, name), fault in now.items():
+            if (pbx, name) not in self._unread:
+                todo = "let the daemon read it: nothing in it is found"
+                log.warning("recordings.folder_unread", pbx=pbx, folder=name, error=fault, todo=todo)
+        self._unread = frozenset(now)
+        self.unread = len(now)
+
     def _watch_room(self, free: int) -> None:
         self.free_bytes = free
         if 0 <= free < LOW_ROOM and not self._low:
@@ -188,8 +215,10 @@ class Sweeper:
         self._low = 0 <= free < LOW_ROOM
 
 
-def _listed(spool: RecordingSpool) -> list[Found]:
-    return list(spool.walk())
+def _listed(spool: RecordingSpool) -> tuple[list[Found], list[Found]]:
+    """Files, and folders that cannot be read."""
+    found = list(spool.walk())
+    return [file for file in found if not file.unread], [folder for folder in found if folder.unread]
 
 
 def _ids(file: Found) -> list[str]:

@@ -5,6 +5,7 @@ left it and when. The files are the mailbox's own: they are read and never remov
 """
 
 import re
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -26,9 +27,9 @@ class Message(NamedTuple):
     ended_at: datetime
 
 
-def messages(spool: RecordingSpool) -> list[Message]:
-    """Every message in the mailboxes. Blocks. Raises OSError where the directory cannot be listed."""
-    found = {file.name: file for file in spool.walk() if not file.fault}
+def messages(spool: RecordingSpool, listed: Iterable[Found]) -> list[Message]:
+    """Every message among what was listed of the mailboxes. Blocks."""
+    found = {file.name: file for file in listed if not file.fault}
     return [
         message for name in found if _MESSAGE.fullmatch(name) and (message := _message(spool, name, found)) is not None
     ]

@@ -5,7 +5,7 @@ sees one twice, also while several writers commit. NOTIFY on CHANNEL ("ACCOUNT_I
 """
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -33,6 +33,69 @@ class StoredEvent(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     conversation_id: UUID | None
     data: dict[str, Any]
     created_at: datetime
+
+
+class EventLine(NamedTuple):
+    """An event as it goes out: JSON, and what readers choose by."""
+
+    seq: int
+    type: str
+    parties: frozenset[str]  # the extensions that it concerns
+    json: bytes
+
+
+class _Line(msgspec.Struct, rename="camel", frozen=True):
+    """StoredEvent, its data as PostgreSQL wrote it."""
+
+    seq: int
+    type: str
+    call_id: UUID | None
+    lead_id: UUID | None
+    conversation_id: UUID | None
+    created_at: datetime
+    data: msgspec.Raw
+
+
+class _Concerned(msgspec.Struct, rename="camel"):
+    rang: list[str] = []
+    answered_by: str | None = None
+    last_party: str | None = None
+    direction: str = ""
+    from_: str = msgspec.field(name="from", default="")
+    to: str = ""
+
+
+class _Data(msgspec.Struct):
+    call: _Concerned | None = None
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_concerned: Final = msgspec.json.Decoder(_Data).decode
+
+
+async def select_event_lines(database: Connection | Pool, account_id: UUID, after: int, limit: int) -> list[EventLine]:
+    """What `select_events` finds, as it goes out."""
+    lines = []
+    for row in await database.fetch(_SELECT_EVENTS, account_id, after, limit):
+        data = row["data"].encode()
+        line = _Line(**{**row, "data": msgspec.Raw(data)})
+        lines.append(EventLine(line.seq, line.type, _parties(_concerned(data).call), _encode(line)))
+    return lines
+
+
+def _parties(call: _Concerned | None) -> frozenset[str]:
+    if call is None:
+        return frozenset()
+    parties = {*call.rang, call.answered_by, call.last_party}
+    parties |= {call.from_} if call.direction != "INBOUND" else set()
+    parties |= {call.to} if call.direction == "INTERNAL" else set()
+    return frozenset(party for party in parties if party)
+
+
+async def select_last_seq(database: Connection | Pool, account_id: UUID) -> int:
+    """The seq of an account's newest event; 0 where it has none."""
+    found = await database.fetchval("SELECT last_seq FROM event_cursor WHERE account_id = $1", account_id)
+    return int(found or 0)
 
 
 async def select_events(database: Connection | Pool, account_id: UUID, after: int, limit: int) -> list[StoredEvent]:

@@ -83,7 +83,7 @@ async def queued(connection: Connection, queue: str, ids: Sequence[UUID]) -> set
     return {UUID(row["id"]) for row in rows}
 
 
-class _Manager(QueueManager):
+class Manager(QueueManager):
     """pgqueuer's, but for its first look at whether NOTIFY arrives, which it takes before it listens."""
 
     async def listener_healthy(self, timeout: timedelta = _HEALTHY) -> HealthCheckEvent:
@@ -114,7 +114,7 @@ class JobRunner:
         """Never returns; a database that is away is waited for."""
         logging.getLogger("pgqueuer").setLevel(logging.CRITICAL)  # what it says, we say with the row's id
         while True:
-            manager = _Manager(queries(AsyncpgPoolDriver(self._pool)))
+            manager = Manager(queries(AsyncpgPoolDriver(self._pool)))
             manager.entrypoint(self._queue)(self._run)
             running = asyncio.create_task(
                 manager.run(

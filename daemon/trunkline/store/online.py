@@ -7,7 +7,7 @@ waits for it makes all that come later wait too.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
@@ -145,6 +145,44 @@ def online(op: Operations) -> Iterator[Online]:
         yield Online(connection)
         connection.exec_driver_sql("RESET statement_timeout")
         connection.exec_driver_sql("RESET lock_timeout")
+
+
+def put_away(
+    op: Operations, table: str, kept: str, columns: Collection[str], indexes: Collection[str], tables: Collection[str]
+) -> None:
+    """On the way down: `tables` into the schema `kept`, what is in `columns` of `table` into its table `kept`."""
+    op.execute("CREATE SCHEMA IF NOT EXISTS kept")
+    for whole in tables:
+        op.execute(f"ALTER TABLE {whole} SET SCHEMA kept")
+    op.execute(f"CREATE TABLE kept.{kept} AS SELECT id, {', '.join(columns)} FROM {table}")
+    op.execute(
+        f"ALTER TABLE kept.{kept} ADD PRIMARY KEY (id), ADD FOREIGN KEY (id) REFERENCES {table} (id) ON DELETE CASCADE"
+    )
+    for name in indexes:
+        op.execute(f"DROP INDEX {name}")
+    op.execute(f"ALTER TABLE {table} {', '.join(f'DROP COLUMN {column}' for column in columns)}")
+
+
+def bring_back(live: Online, table: str, kept: str, columns: Collection[str]) -> int | None:
+    """On the way up: what put_away() kept of `columns`; how many rows that were. None: nothing was kept."""
+    if not live.exists(f"kept.{kept}"):
+        return None
+    values = ", ".join(f"{column} = page.{column}" for column in columns)
+    body = f"done AS (UPDATE {table} SET {values} FROM page WHERE {table}.id = page.id RETURNING 1)"
+    back = live.batches(f"kept.{kept}", body, counts={"n": "SELECT count(*) FROM done"})
+    live.ddl(f"DROP TABLE kept.{kept}")
+    return back["n"]
+
+
+def make_tables(live: Online, tables: Mapping[str, str], indexes: Mapping[str, str]) -> None:
+    """On the way up: make tables, or take those that put_away() kept; and their indexes."""
+    for table, definition in tables.items():
+        if live.exists(f"kept.{table}"):
+            live.ddl(f"ALTER TABLE kept.{table} SET SCHEMA public")
+        else:
+            live.ddl(f"CREATE TABLE IF NOT EXISTS {table} {definition}")
+    for name, definition in indexes.items():
+        live.index(name, definition)
 
 
 def report(op: Operations, figures: Mapping[str, int]) -> None:

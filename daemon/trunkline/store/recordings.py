@@ -193,16 +193,17 @@ _FORGET_RECORDING: Final = """
 UPDATE call_recording SET path = NULL, object_key = NULL, reason = 'erased' WHERE id = $1
 """
 
-# A queue's days count before the account's.
+# A queue's days count before the account's. What was given up, or is of no known call, is erased too: its file may be
+# in the spool, and its row tells of somebody. Where nothing tells when it began, it counts from when it was found.
 _SELECT_OVERDUE: Final = """
-SELECT recording.id, recording.account_id, call.queue, recording.started_at
+SELECT recording.id, recording.account_id, call.queue
 FROM call_recording AS recording
 JOIN account ON account.id = recording.account_id
 LEFT JOIN call ON call.id = recording.call_id
 LEFT JOIN unnest($3::text[], $4::integer[]) AS own (queue, days) ON own.queue = call.queue
-WHERE account.name = $1 AND recording.state = 'stored' AND recording.erased_at IS NULL AND NOT recording.legal_hold
-    AND recording.started_at < now() - make_interval(days => coalesce(own.days, $2))
-ORDER BY recording.started_at
+WHERE account.name = $1 AND recording.state <> 'pending' AND recording.erased_at IS NULL AND NOT recording.legal_hold
+    AND coalesce(recording.started_at, recording.created_at) < now() - make_interval(days => coalesce(own.days, $2))
+ORDER BY coalesce(recording.started_at, recording.created_at)
 LIMIT $5
 """
 
@@ -310,7 +311,7 @@ async def set_erased(pool: Pool, row: Any, proof: str) -> None:
 async def select_overdue(
     database: Connection | Pool, account: str, days: int | None, days_by_queue: Mapping[str, int], limit: int
 ) -> list[Any]:
-    """Recordings whose time is over, the oldest first: id, account_id, queue, started_at. Days None: for ever."""
+    """Recordings whose time is over, the oldest first: id, account_id, queue. Days None: for ever."""
     queues = list(days_by_queue)
     return await database.fetch(_SELECT_OVERDUE, account, days, queues, [days_by_queue[q] for q in queues], limit)
 

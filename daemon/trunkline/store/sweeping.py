@@ -122,9 +122,26 @@ WHERE account.name = $1 AND recording.state IN ('pending', 'unmatched', 'failed'
 GROUP BY recording.state
 """
 
+# One that the writer has at hand is said at the next sweep: nobody waits for it here.
+_SAY_WAITING: Final = """
+UPDATE call_recording SET reason = $2
+WHERE id IN (
+    SELECT recording.id FROM call_recording AS recording JOIN call ON call.id = recording.call_id
+    WHERE recording.state = 'pending' AND recording.reason IS NULL AND recording.erased_at IS NULL
+        AND coalesce(recording.integration_id, call.integration_id) = $1
+        AND (recording.ended_at IS NOT NULL OR call.ended_at IS NOT NULL)
+    FOR UPDATE OF recording SKIP LOCKED
+)
+"""
+
 _REVIVE: Final = """
 UPDATE call_recording SET state = 'pending', reason = NULL WHERE id = ANY ($1::uuid[]) AND state = 'failed'
 """
+
+
+async def say_waiting(pool: Pool, integration_id: UUID, reason: str) -> None:
+    """Say why a PBX's recordings of calls that have ended are not stored, where nothing is said yet."""
+    await pool.execute(_SAY_WAITING, integration_id, reason)
 
 
 async def select_integration(pool: Pool, account: str, pbx: str) -> Any:

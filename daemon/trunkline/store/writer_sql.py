@@ -242,6 +242,12 @@ def _time(column: str) -> str:
     return f"""to_char(call.{column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
+# Whose phones ring now: an agent's screen pops up by it, and goes when the next event has it no more.
+_RINGING: Final = """(
+    SELECT coalesce(jsonb_agg(leg.party ORDER BY leg.position), '[]') FROM call_leg AS leg
+    WHERE leg.call_id = call.id AND leg.answered_at IS NULL AND leg.ended_at IS NULL AND leg.party = ANY (call.rang)
+)"""
+
 # A Call in an event: who, how it stands, and what a screen pop needs; its lists are to be had from the API.
 _SUMMARY: Final = f"""jsonb_build_object(
     'id', call.id, 'integrationId', call.integration_id, 'leadId', call.lead_id,
@@ -252,7 +258,15 @@ _SUMMARY: Final = f"""jsonb_build_object(
     'callerName', call.caller_name, 'startedAt', {_time("started_at")}, 'answeredAt', {_time("answered_at")},
     'endedAt', {_time("ended_at")}, 'duration', call.duration, 'endReason', upper(call.end_reason),
     'endedBy', upper(call.ended_by), 'answeredBy', call.answered_by, 'lastParty', call.last_party,
-    'rang', call.rang, 'queue', call.queue, 'recordingId', call.recording_id, 'revision', call.revision
+    'rang', call.rang, 'ringing', {_RINGING}, 'queue', call.queue, 'recordingId', call.recording_id,
+    'revision', call.revision
+)"""
+
+# The customer's card, for the screen pop; null where nobody is known by the number.
+_LEAD: Final = """(
+    SELECT jsonb_build_object(
+        'id', lead.id, 'name', lead.name, 'phone', lead.phone, 'email', lead.email, 'status', upper(lead.status))
+    FROM lead WHERE lead.id = call.lead_id LIMIT 1
 )"""
 
 # $1 the account, $2 how many events; then in order, one or several at a time: $3 call ids, $4 the number of the first
@@ -265,7 +279,7 @@ WITH cursor AS (
     RETURNING last_seq
 ), told AS MATERIALIZED (
     SELECT told.first, told.types, call.id, call.lead_id, call.conversation_id,
-        jsonb_build_object('call', {_SUMMARY}) || coalesce(told.more::jsonb, '{{}}') AS data
+        jsonb_build_object('call', {_SUMMARY}, 'lead', {_LEAD}) || coalesce(told.more::jsonb, '{{}}') AS data
     FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::text[]) AS told (call_id, first, types, more)
     CROSS JOIN LATERAL (SELECT * FROM call WHERE call.id = told.call_id LIMIT 1) AS call
 ), written AS (

@@ -1,0 +1,192 @@
+"""What happens, as it happens: `GET /api/v1/events`, page by page or waiting, and the WebSocket `/api/v1/ws`.
+
+Both are the same commit-ordered sequence of the account: who goes on behind the last seq that it has seen misses none
+and sees none twice, whatever broke in between.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from trunkline.api.contract import QUERY
+from trunkline.api.feed import PAGE, Feed
+from trunkline.api.parameters import MAX_WAIT_S, events_query
+from trunkline.api.problem import Problem
+from trunkline.api.state import DEADLINE, KNOWN, STATE, State, json_response
+from trunkline.store.events import EventLine, StoredEvent
+
+PROTOCOL: Final = "trunkline"
+_BEARER: Final = "bearer."  # a subprotocol that is this and a key, as browsers can send no header with a socket
+AUTH_S: Final = 5.0  # for the first message, where the request came without a key
+HEARTBEAT_S: Final = 15.0  # of silence, after which the cursor is told
+SLOW_S: Final = 10.0  # that a client may let us wait before it is cut
+_PAGES: Final = 20  # of a table that are looked through for one answer
+_UNREAD: Final = 1 << 16  # bytes that may wait for a client before we wait for it
+_LONGEST_MESSAGE: Final = 4096  # bytes, of a client's
+CLOSE_NO_KEY: Final = 4401
+CLOSE_AHEAD: Final = 4409
+
+log = structlog.get_logger(__name__)
+
+
+class EventPage(msgspec.Struct, rename="camel"):
+    """Events in order."""
+
+    items: list[StoredEvent]
+    next_after: int  # what ?after= takes to go on
+
+
+class Wanted(NamedTuple):
+    """Which events a client wants: types such as call.ended or call.* (none: all), of an extension (None: any)."""
+
+    types: tuple[str, ...] = ()
+    extension: str | None = None
+
+    def takes(self, line: EventLine) -> bool:
+        """Is it one of them?"""
+        if self.extension is not None and self.extension not in line.parties:
+            return False
+        return not self.types or any(
+            line.type.startswith(wanted[:-1]) if wanted.endswith("*") else line.type == wanted for wanted in self.types
+        )
+
+
+class _Auth(msgspec.Struct, forbid_unknown_fields=True):
+    """A client's first message."""
+
+    type: Literal["auth"]
+    key: str
+
+
+async def list_events(request: web.Request) -> web.Response:
+    """Events behind `after`; with `wait` the answer comes when there are some, or when that time is over."""
+    asked = events_query(request[QUERY])
+    feed, wanted = request.app[STATE].feed, Wanted(asked.types, asked.extension)
+    loop = asyncio.get_running_loop()
+    over = loop.time() + asked.wait_s
+    request[DEADLINE].reschedule(over + MAX_WAIT_S)
+    after = asked.after or 0
+    found: list[EventLine] = []
+    lines: list[EventLine] = []
+    pages = 0
+    while len(found) < asked.limit and pages < _PAGES:
+        lines = await feed.read(after, fresh=not pages or len(lines) == PAGE)
+        pages += 1
+        for line in lines:
+            after = line.seq
+            if wanted.takes(line):
+                found.append(line)
+                if len(found) == asked.limit:
+                    break
+        if len(lines) < PAGE and (found or feed.stopping or not await feed.news(after, over - loop.time())):
+            break
+    items = b",".join(line.json for line in found)
+    return json_response(request, b'{"items":[' + items + b'],"nextAfter":' + str(after).encode() + b"}")
+
+
+async def open_socket(request: web.Request) -> web.StreamResponse:
+    """The same as messages: a hello, then each event, and after a silence a heartbeat with the cursor."""
+    asked = events_query(request[QUERY])
+    state = request.app[STATE]
+    _check_origin(request, state)
+    socket = web.WebSocketResponse(
+        protocols=(PROTOCOL,), heartbeat=2 * HEARTBEAT_S, max_msg_size=_LONGEST_MESSAGE, compress=False
+    )
+    if not socket.can_prepare(request):
+        raise Problem("no_websocket", "This route takes WebSockets only; GET /api/v1/events has the same by HTTP.")
+    await socket.prepare(request)
+    request[DEADLINE].reschedule(None)
+    if not await _let_in(request, socket, state):
+        await socket.close(code=CLOSE_NO_KEY, message=b"no key, or not a known one")
+        return socket
+    state.sockets.add(socket)
+    sending = asyncio.create_task(
+        _send_on(request, socket, state.feed, Wanted(asked.types, asked.extension), asked.after), name="api.socket"
+    )
+    try:
+        async for message in socket:
+            if message.type is not WSMsgType.TEXT:  # what it says is of no interest, that it speaks is
+                break
+    finally:
+        state.sockets.discard(socket)
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await sending
+    return socket
+
+
+async def _let_in(request: web.Request, socket: web.WebSocketResponse, state: State) -> bool:
+    """By a key of the request, one in a subprotocol, or one in the first message."""
+    if request[KNOWN]:
+        return True
+    for protocol in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if protocol.strip().startswith(_BEARER):
+            return state.guard.knows(protocol.strip().removeprefix(_BEARER))
+    with suppress(TimeoutError, TypeError, msgspec.MsgspecError):
+        async with asyncio.timeout(AUTH_S):
+            return state.guard.knows(msgspec.json.decode(await socket.receive_str(), type=_Auth).key)
+    return False
+
+
+def _check_origin(request: web.Request, state: State) -> None:
+    """A page of another site, in the browser of one of ours, has no business here. Raises Problem."""
+    origin = request.headers.get("Origin")
+    if origin is None or origin in state.origins or urlsplit(origin).netloc == request.headers.get("Host"):
+        return
+    raise Problem("origin_not_allowed", "Pages of this origin are not let in: add it to http.origins.")
+
+
+async def _send_on(
+    request: web.Request, socket: web.WebSocketResponse, feed: Feed, wanted: Wanted, after: int | None
+) -> None:
+    """Send what comes until the client goes, is too slow, or we stop."""
+    if after is None:
+        await feed.news(-1, HEARTBEAT_S)  # until it is known what is the newest
+        after = feed.last or 0
+    try:
+        await _send(request, [f'{{"type":"hello","seq":{after},"heartbeatSeconds":{HEARTBEAT_S:g}}}'.encode()])
+        while not feed.stopping:
+            lines = await feed.read(after)
+            if lines:
+                await _send(request, [line.json for line in lines if wanted.takes(line)])
+                after = lines[-1].seq
+            elif not await feed.news(after, HEARTBEAT_S) and not feed.stopping:
+                await _send(request, [f'{{"type":"heartbeat","seq":{after}}}'.encode()])
+        await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server stops; come back with after=")
+    except TimeoutError:
+        log.info("api.socket_slow", after=after)
+        if request.transport is not None:
+            request.transport.abort()  # it would not read why either
+    except Problem as problem:
+        await socket.close(code=CLOSE_AHEAD, message=problem.code.encode())
+    except ConnectionError:
+        pass  # it has gone
+
+
+async def _send(request: web.Request, messages: Sequence[bytes]) -> None:
+    """Send each as a text message. Raises TimeoutError where the client does not read, ConnectionError.
+
+    All in one write: with hundreds of sockets a write for each message, as WebSocketResponse does, is what costs.
+    """
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError
+    transport.write(b"".join(part for json in messages for part in (_head(len(json)), json)))
+    if transport.is_closing() or transport.get_write_buffer_size() > _UNREAD:
+        async with asyncio.timeout(SLOW_S):
+            await request.writer.drain()
+
+
+def _head(size: int) -> bytes:
+    """What a server puts before a text message of so many bytes. Source: RFC 6455, 5.2."""
+    if size < 126:
+        return bytes((0x81, size))
+    if size < 1 << 16:
+        return b"\x81\x7e" + size.to_bytes(2)
+    return b"\x81\x7f" + size.to_bytes(8)

@@ -1,0 +1,292 @@
+"""Events as they happen: by long poll and WebSocket, resumable, for many, some of whom are slow or strangers."""
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType
+from served import Serve, Served
+from structlog.testing import capture_logs
+
+from trunkline.api import live
+from trunkline.api.feed import KEPT, PAGE, Feed
+from trunkline.store.pool import Pool
+
+pytestmark = pytest.mark.asyncio
+
+KEY = "a-key-of-the-test"
+_TELL = """
+WITH cursor AS (
+    INSERT INTO event_cursor AS held (account_id, last_seq) VALUES ($1, $2)
+    ON CONFLICT (account_id) DO UPDATE SET last_seq = held.last_seq + $2 RETURNING last_seq
+), written AS (
+    INSERT INTO event (account_id, seq, type, data)
+    SELECT $1, last_seq - $2 + n, $3, $4::jsonb FROM cursor, generate_series(1, $2) AS n
+)
+SELECT pg_notify('trunkline_event', $1::text || ' ' || last_seq::text) FROM cursor
+"""
+
+
+async def tell(
+    pool: Pool,
+    account_id: UUID,
+    type_: str = "call.ringing",
+    count: int = 1,
+    *,
+    rang: tuple[str, ...] = (),
+    pad: int = 0,
+) -> None:
+    """So many events, in one transaction."""
+    data = {"call": {"rang": rang, "direction": "INBOUND", "from": "15551234567", "to": "3000"}, "pad": "x" * pad}
+    await pool.execute(_TELL, account_id, count, type_, json.dumps(data))
+
+
+def seqs(page: dict[str, Any]) -> list[int]:
+    return [event["seq"] for event in page["items"]]
+
+
+async def test_pages_follow_each_other_to_the_end(api: Served, pool: Pool, account_id: UUID) -> None:
+    assert await api.get("/api/v1/events") == (200, {"items": [], "nextAfter": 0})
+    await tell(pool, account_id, count=250)
+    seen: list[int] = []
+    after = 0
+    while True:
+        status, page = await api.get(f"/api/v1/events?after={after}&limit=100")
+        assert status == 200
+        if not page["items"]:
+            break
+        seen += seqs(page)
+        after = page["nextAfter"]
+        assert after == seen[-1]
+    assert seen == list(range(1, 251))
+    _, page = await api.get("/api/v1/events?limit=1")
+    (event,) = page["items"]
+    assert sorted(event) == ["callId", "conversationId", "createdAt", "data", "leadId", "seq", "type"]
+
+
+async def test_a_long_poll_is_answered_by_the_next_event(api: Served, pool: Pool, account_id: UUID) -> None:
+    await tell(pool, account_id)
+    waiting = [asyncio.create_task(api.get("/api/v1/events?after=1&wait=30")) for _ in range(20)]
+    others = asyncio.create_task(api.get("/api/v1/events?after=1&wait=30&types=call.ended"))
+    await tell(pool, account_id, "call.answered")
+    async with asyncio.timeout(10):
+        for status, page in await asyncio.gather(*waiting):
+            assert (status, seqs(page), page["nextAfter"]) == (200, [2], 2)
+        await tell(pool, account_id, "call.ended")
+        assert seqs((await others)[1]) == [3]
+
+
+async def test_types_and_extension_choose_and_the_cursor_goes_on_all_the_same(
+    api: Served, pool: Pool, account_id: UUID
+) -> None:
+    await tell(pool, account_id, "call.ringing", rang=("1001",))
+    await tell(pool, account_id, "call.ended", rang=("1001", "1002"))
+    await tell(pool, account_id, "lead.created", 3)
+    for query, expected in (
+        ("", [1, 2, 3, 4, 5]),
+        ("types=call.*", [1, 2]),
+        ("types=call.ended,lead.created", [2, 3, 4, 5]),
+        ("types=call.held", []),
+        ("extension=1002", [2]),
+        ("extension=1001&types=call.ringing", [1]),
+        ("extension=100", []),
+    ):
+        _, page = await api.get(f"/api/v1/events?{query}")
+        assert (seqs(page), page["nextAfter"]) == (expected, 5), query
+
+
+async def test_what_is_far_behind_comes_from_the_table_and_meets_what_is_kept(
+    api: Served, pool: Pool, account_id: UUID
+) -> None:
+    await tell(pool, account_id, count=PAGE)
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as socket:
+        for _ in range(3):
+            await tell(pool, account_id, count=KEPT)
+        seen = []
+        async with asyncio.timeout(60):
+            while len(seen) < PAGE + 3 * KEPT:
+                told = await socket.receive_json()
+                if told["type"] not in ("hello", "heartbeat"):
+                    seen.append(told["seq"])
+    assert seen == list(range(1, PAGE + 3 * KEPT + 1))
+
+
+async def test_a_socket_is_told_what_happens_from_now_on(api: Served, pool: Pool, account_id: UUID) -> None:
+    await tell(pool, account_id, count=3)
+    assert seqs((await api.get("/api/v1/events?after=0&wait=5"))[1]) == [1, 2, 3]
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws?types=call.*") as socket:
+        hello = await socket.receive_json()
+        assert (hello["type"], hello["seq"]) == ("hello", 3)
+        await tell(pool, account_id, "lead.created")
+        await tell(pool, account_id, "call.answered")
+        assert (await socket.receive_json())["seq"] == 5
+
+
+async def test_a_socket_that_comes_back_misses_nothing_and_sees_nothing_twice(
+    api: Served, pool: Pool, account_id: UUID
+) -> None:
+    seen: list[int] = []
+    telling = asyncio.create_task(_tell_on(pool, account_id, 60))
+    async with asyncio.timeout(30):
+        while len(seen) < 60:
+            async with api.client.ws_connect(f"{api.url}/api/v1/ws?after={seen[-1] if seen else 0}") as socket:
+                for _ in range(7):  # and then it is gone, whatever is under way
+                    told = await socket.receive_json()
+                    if told["type"] == "call.ringing":
+                        seen.append(told["seq"])
+                    if len(seen) == 60:
+                        break
+    await telling
+    assert seen == list(range(1, 61))
+
+
+async def _tell_on(pool: Pool, account_id: UUID, count: int) -> None:
+    for _ in range(count // 3):
+        await tell(pool, account_id, count=3)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/events?after=4", "/api/v1/events?after=4&wait=5"])
+async def test_a_cursor_of_another_database_is_refused(api: Served, pool: Pool, account_id: UUID, path: str) -> None:
+    await tell(pool, account_id, count=3)
+    status, problem = await api.get(path)
+    assert (status, problem["code"]) == (409, "cursor_ahead")
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=4") as socket:
+        assert (await socket.receive_json())["type"] == "hello"
+        message = await socket.receive()
+        assert (message.type, message.data, message.extra) == (WSMsgType.CLOSE, live.CLOSE_AHEAD, "cursor_ahead")
+
+
+async def test_another_accounts_events_are_not_seen(api: Served, pool: Pool, account_id: UUID) -> None:
+    other = await pool.fetchval("INSERT INTO account (name) VALUES ('other') RETURNING id")
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as socket:
+        assert (await socket.receive_json())["type"] == "hello"
+        await tell(pool, other, "call.ringing", 5)
+        await tell(pool, account_id, "call.ended")
+        told = await socket.receive_json()
+        assert (told["seq"], told["type"]) == (1, "call.ended")
+    assert seqs((await api.get("/api/v1/events"))[1]) == [1]
+
+
+@pytest.mark.parametrize("how", ["header", "subprotocol", "message"])
+async def test_a_key_lets_a_socket_in(serve: Serve, pool: Pool, account_id: UUID, how: str) -> None:
+    api = await serve(pool, keys=[KEY])
+    headers = {"X-API-Key": KEY} if how == "header" else {}
+    protocols = (live.PROTOCOL, f"bearer.{KEY}") if how == "subprotocol" else (live.PROTOCOL,)
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws", headers=headers, protocols=protocols) as socket:
+        if how == "message":
+            await socket.send_json({"type": "auth", "key": KEY})
+        assert (await socket.receive_json())["type"] == "hello"
+        assert socket.protocol == live.PROTOCOL
+
+
+@pytest.mark.parametrize(
+    "first", [b'{"type":"auth","key":"wrong"}', b'{"key":"%s"}' % KEY.encode(), b"[]", b"\xff", b"{" * 5000, None]
+)
+async def test_without_a_key_a_socket_is_told_nothing(
+    serve: Serve, pool: Pool, account_id: UUID, first: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await serve(pool, keys=[KEY])
+    await tell(pool, account_id)
+    if first is None:
+        monkeypatch.setattr(live, "AUTH_S", 0.05)
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as socket:
+        if first is not None:
+            await socket.send_frame(first, WSMsgType.TEXT if first != b"\xff" else WSMsgType.BINARY)
+        message = await socket.receive()
+        assert message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED)
+        assert message.data in (live.CLOSE_NO_KEY, None, 1009)
+
+
+async def test_a_page_of_another_site_is_not_let_in(serve: Serve, pool: Pool, account_id: UUID) -> None:
+    api = await serve(pool, origins=["https://crm.example.com"])
+    for origin in ("https://crm.example.com", api.url):
+        async with api.client.ws_connect(f"{api.url}/api/v1/ws", headers={"Origin": origin}) as socket:
+            assert (await socket.receive_json())["type"] == "hello"
+    for origin in ("https://evil.example.com", "null", "https://crm.example.com.evil.example.com"):
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+            await api.client.ws_connect(f"{api.url}/api/v1/ws", headers={"Origin": origin})
+
+
+async def test_plain_http_is_told_what_the_route_takes(api: Served) -> None:
+    status, problem = await api.get("/api/v1/ws")
+    assert (status, problem["code"]) == (426, "no_websocket")
+
+
+async def test_who_does_not_read_is_cut_and_nobody_waits_for_it(
+    api: Served, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "SLOW_S", 0.5)
+    host, port = api.url.removeprefix("http://").split(":")
+    slow_reader, slow = await asyncio.open_connection(host, int(port), limit=1024)
+    slow.write(
+        f"GET /api/v1/ws?after=0 HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    await slow_reader.readline()
+    with capture_logs() as logs:
+        async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as quick, asyncio.timeout(30):
+            seen = []
+            for _ in range(40):
+                await tell(pool, account_id, count=10, pad=100_000)
+            while len(seen) < 400:
+                told = await quick.receive_json()
+                if told["type"] == "call.ringing":
+                    seen.append(told["seq"])
+            assert seen == list(range(1, 401))
+            while not any(line["event"] == "api.socket_slow" for line in logs):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    with suppress(ConnectionError):  # after what was on its way comes the end, whichever way it is told
+        while await slow_reader.read(1 << 20):
+            pass
+    slow.close()
+
+
+async def test_many_sockets_cost_one_read_of_each_event(api: Served, pool: Pool, account_id: UUID) -> None:
+    feed = _feed(api)
+    sockets = [await api.client.ws_connect(f"{api.url}/api/v1/ws") for _ in range(50)]
+    for socket in sockets:
+        assert (await socket.receive_json())["type"] == "hello"
+    before = feed.reads
+    for _ in range(10):
+        await tell(pool, account_id)
+    async with asyncio.timeout(10):
+        for socket in sockets:
+            assert [(await socket.receive_json())["seq"] for _ in range(10)] == list(range(1, 11))
+    assert feed.reads - before <= 22  # each piece of news, and the look that finds no more
+    for socket in sockets:
+        await socket.close()
+
+
+async def test_the_feed_goes_on_when_its_connection_is_cut(api: Served, pool: Pool, account_id: UUID) -> None:
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as socket:
+        assert (await socket.receive_json())["type"] == "hello"
+        await tell(pool, account_id)
+        assert (await socket.receive_json())["seq"] == 1
+        cut = await pool.fetchval(
+            """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+        )
+        assert cut >= 1
+        async with asyncio.timeout(20):
+            await tell(pool, account_id)
+            assert (await socket.receive_json())["seq"] == 2
+
+
+async def test_a_stop_sends_sockets_and_long_polls_home(serve: Serve, pool: Pool, account_id: UUID) -> None:
+    api = await serve(pool)
+    polling = asyncio.create_task(api.get("/api/v1/events?wait=30"))
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws") as socket:
+        assert (await socket.receive_json())["type"] == "hello"
+        _feed(api).stop()
+        async with asyncio.timeout(5):
+            message = await socket.receive()
+            assert (message.type, message.data) == (WSMsgType.CLOSE, 1001)
+            assert await polling == (200, {"items": [], "nextAfter": 0})
+
+
+def _feed(api: Served) -> Feed:
+    return api.state.feed

@@ -1,0 +1,46 @@
+"""Who may pass the breaker while the storage is away, comes back, and goes away again."""
+
+import asyncio
+
+import pytest
+from house import House
+
+from trunkline.recordings.breaker import Breaker
+from trunkline.recordings.faults import StoreFault
+
+pytestmark = pytest.mark.asyncio
+
+
+class _Job:
+    """Something that is at the storage from `there` until `leave`."""
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
+        self.there, self._leave = asyncio.Event(), asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    async def leave(self) -> None:
+        self._leave.set()
+        await self._task
+
+    async def _run(self) -> None:
+        async with self._breaker:
+            self.there.set()
+            await self._leave.wait()
+
+
+async def test_a_trial_that_ends_after_the_doubt_does_not_keep_all_others_out(house: House) -> None:
+    """One that was at the storage before the fault may be the first to say that it works."""
+    breaker = Breaker(house.store, first_wait_s=0.01)
+    older = _Job(breaker)
+    await older.there.wait()
+    breaker.trip(StoreFault("it was away"))
+    trial = _Job(breaker)
+    await trial.there.wait()
+    await older.leave()
+    await trial.leave()
+    breaker.trip(StoreFault("it was away again"))
+    last = _Job(breaker)
+    async with asyncio.timeout(20):
+        await last.there.wait()
+    await last.leave()
