@@ -6,6 +6,7 @@
 Stopping cancels all of it; then what is known is written, or spooled, within STOP_S.
 """
 
+import ipaddress
 import math
 import ssl
 import time
@@ -28,6 +29,8 @@ from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.calls.record import CallRecord, CallUpdate
 from trunkline.config import Pbx, Settings
 from trunkline.crm.matching import select_leads_by_number
+from trunkline.crm.webhooks.destination import Destinations
+from trunkline.crm.webhooks.service import Sending, WebhookService
 from trunkline.following import Following
 from trunkline.garbage import give_back, settle
 from trunkline.inbox.telephony import upsert_conversations
@@ -118,6 +121,7 @@ class _Daemon:
             nursery.start_soon(self._serve, ready)
             nursery.start_soon(self._write_on, on_update)
             nursery.start_soon(self._cut_when_stopping)
+            nursery.start_soon(self._aio.call, self._pools.webhooks.run)
             if self._pools.recordings is not None:
                 here = bool(self._spools.recordings or self._spools.voicemail)
                 if not here:
@@ -215,6 +219,7 @@ class _Daemon:
             links=self._links,
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
             enqueue=self._pools.enqueue,
+            webhooks=self._pools.webhooks.client,
         )
         try:
             await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
@@ -263,6 +268,7 @@ class _Daemon:
             _measure_pbx(self._metrics, following, link)
         if self._pools.recordings is not None:
             _measure_recordings(self._metrics, self._pools.recordings)
+        _measure_webhooks(self._metrics, self._pools.webhooks)
 
 
 class _Spools:
@@ -288,6 +294,7 @@ class _Pools:
         sink: CallSink,
         recordings: "RecordingService | None",
         enqueue: EnqueueRecordings | None,
+        webhooks: WebhookService,
     ) -> None:
         self._account = account
         self._writing = writing
@@ -295,6 +302,7 @@ class _Pools:
         self.sink = sink
         self.recordings = recordings  # None: they stay where the PBX puts them
         self.enqueue = enqueue
+        self.webhooks = webhooks
 
     @classmethod
     async def open(cls, settings: Settings, spools: _Spools) -> "_Pools":
@@ -313,7 +321,8 @@ class _Pools:
         writer = CallWriter(
             writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
         )
-        return cls(account, writing, reading, CallSink(writer, Spool(settings.spool.path)), service, enqueue)
+        webhooks = await WebhookService.open(url, _sending(settings))
+        return cls(account, writing, reading, CallSink(writer, Spool(settings.spool.path)), service, enqueue, webhooks)
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""
@@ -344,6 +353,7 @@ class _Pools:
             pool.terminate()
         if self.recordings is not None:
             self.recordings.cut()
+        self.webhooks.cut()
 
 
 async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -> "RecordingService":
@@ -403,6 +413,12 @@ def _link_settings(name: str, pbx: Pbx) -> LinkSettings:
     return LinkSettings(name, Address(pbx.host, pbx.ami_port, tls), credentials, pbx.systemname)
 
 
+def _sending(settings: Settings) -> Sending:
+    told = settings.webhooks
+    networks = tuple(ipaddress.ip_network(text) for text in told.allow_networks)
+    return Sending(Destinations(allow_http=told.allow_http, networks=networks), told.at_once, told.keep_days)
+
+
 def _measure_recordings(metrics: Metrics, service: "RecordingService") -> None:
     uploader, sweeper, runner = service.uploader, service.sweeper, service.runner
     readings: dict[families.Pulled, Callable[[], float | dict[str, int]]] = {
@@ -417,6 +433,17 @@ def _measure_recordings(metrics: Metrics, service: "RecordingService") -> None:
         families.SPOOL_FREE: lambda: sweeper.free_bytes if sweeper.free_bytes >= 0 else math.nan,
         families.SPOOL_FILES: lambda: sweeper.files,
         families.SPOOL_UNREAD: lambda: sweeper.unread,
+    }
+    for family, read in readings.items():
+        metrics.pull(family, "", read)
+
+
+def _measure_webhooks(metrics: Metrics, service: WebhookService) -> None:
+    readings: dict[families.Pulled, Callable[[], float | dict[str, int]]] = {
+        families.WEBHOOK_DELIVERIES: lambda: service.deliverer.outcomes,
+        families.WEBHOOKS_WAITING: lambda: service.waiting.deliveries,
+        families.WEBHOOKS_OLDEST: lambda: service.waiting.oldest_s,
+        families.WEBHOOKS_OPEN: lambda: service.waiting.open,
     }
     for family, read in readings.items():
         metrics.pull(family, "", read)

@@ -219,6 +219,28 @@ class Recordings(Section, frozen=True, kw_only=True):
         return problems
 
 
+class Webhooks(Section, frozen=True, kw_only=True):
+    """How events are told to the URLs that the API is given."""
+
+    allow_http: bool = False  # else only https
+    allow_networks: Annotated[
+        tuple[str, ...], Meta(description='a list of networks that are not public and yet allowed, ["10.0.0.0/8"]')
+    ] = ()
+    at_once: Annotated[int, Meta(ge=4, le=1024, description="4 to 1024 receivers at a time")] = 128
+    keep_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1 to 3650")] = 30  # the log of deliveries
+
+    def problems(self, unread: Collection[str]) -> list[str]:
+        """Refuse what is no network."""
+        problems = []
+        for text in self.allow_networks:
+            try:
+                ipaddress.ip_network(text)
+            except ValueError:
+                allowed = 'allowed: a network such as "10.0.0.0/8" or "fd00::/8", no bits set behind its length'
+                problems.append(f"allow_networks: {text!r} is no network; {allowed}")
+        return problems
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """Everything that was configured."""
 
@@ -230,6 +252,7 @@ class Settings(Section, frozen=True, kw_only=True):
     log: Log = Log()
     spool: Spool = Spool()
     recordings: Recordings = Recordings()
+    webhooks: Webhooks = Webhooks()
 
 
 _SECTIONS: dict[str, type[Section]] = {
@@ -241,6 +264,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "pbx": Pbx,
     "recordings": Recordings,
     "spool": Spool,
+    "webhooks": Webhooks,
 }
 _FILE_KEYS = {
     ("database", "url_file"): "url",

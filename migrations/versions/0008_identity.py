@@ -12,7 +12,7 @@ from trunkline.store.migrate import MigrationError
 from trunkline.store.online import Online, online
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 
 COLUMNS = {
     "disabled_at": "timestamptz",

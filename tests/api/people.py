@@ -47,7 +47,31 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         account_id,
         word,
     )
-    return Belongings(account_id, {"calls": call_id, "recordings": recording_id, "users": user_id, "api-keys": key_id})
+    webhook_id = await pool.fetchval(
+        """INSERT INTO webhook (account_id, url, description, secret)
+           VALUES ($1, 'https://192.0.2.1/', $2, $3) RETURNING id""",
+        account_id,
+        word,
+        f"whsec_{'a' * 32}",
+    )
+    delivery_id = await pool.fetchval(
+        """INSERT INTO webhook_delivery (account_id, webhook_id, event_seq, message_id, type, state)
+           VALUES ($1, $2, 1, $3, 'call.ended', 'failed') RETURNING id""",
+        account_id,
+        webhook_id,
+        f"evt_{word}",
+    )
+    return Belongings(
+        account_id,
+        {
+            "calls": call_id,
+            "recordings": recording_id,
+            "users": user_id,
+            "api-keys": key_id,
+            "webhooks": webhook_id,
+            "deliveries": delivery_id,
+        },
+    )
 
 
 async def add_user(pool: Pool, account_id: UUID, role: str, *, email: str | None = None, **columns: Any) -> UUID:

@@ -41,6 +41,15 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("GET", "/api/v1/recordings/{id}/peaks"): ("recordings:read", {A, S, G}),
     ("PUT", "/api/v1/recordings/{id}/hold"): ("recordings:write", {A, S}),
     ("DELETE", "/api/v1/recordings/{id}/hold"): ("recordings:write", {A, S}),
+    ("GET", "/api/v1/webhooks"): ("webhooks:read", {A, S}),
+    ("POST", "/api/v1/webhooks"): ("webhooks:write", {A}),
+    ("GET", "/api/v1/webhooks/{id}"): ("webhooks:read", {A, S}),
+    ("PATCH", "/api/v1/webhooks/{id}"): ("webhooks:write", {A}),
+    ("DELETE", "/api/v1/webhooks/{id}"): ("webhooks:write", {A}),
+    ("POST", "/api/v1/webhooks/{id}/secret"): ("webhooks:write", {A}),
+    ("POST", "/api/v1/webhooks/{id}/test"): ("webhooks:write", {A}),
+    ("GET", "/api/v1/webhooks/{id}/deliveries"): ("webhooks:read", {A, S}),
+    ("POST", "/api/v1/webhooks/{id}/deliveries/{deliveryId}/replay"): ("webhooks:write", {A}),
     ("GET", "/api/v1/events"): ("events:read", ALL),
     ("GET", "/api/v1/ws"): OPEN,  # its handler asks; tests/api/test_live.py
     ("POST", "/api/v1/auth/login"): OPEN,
@@ -202,7 +211,16 @@ async def test_another_accounts_ids_are_nobodys(
 
 async def everything_of(pool: Pool, belongings: Belongings) -> list[str]:
     rows = []
-    for table in ("app_user", "api_key", "call", "call_recording", "audit", "recording_access"):
+    for table in (
+        "app_user",
+        "api_key",
+        "call",
+        "call_recording",
+        "audit",
+        "recording_access",
+        "webhook",
+        "webhook_delivery",
+    ):
         rows += await pool.fetch(
             f"SELECT to_jsonb(t)::text FROM {table} AS t WHERE account_id = $1", belongings.account_id
         )
@@ -211,7 +229,7 @@ async def everything_of(pool: Pool, belongings: Belongings) -> list[str]:
 
 @pytest.mark.parametrize(
     "route",
-    [route for route in ROUTES if route.method == "GET" and "{" not in route.path],
+    [route for route in ROUTES if route.method == "GET" and "{" not in route.path and not route.path.endswith("/ws")],
     ids=lambda route: route.path,
 )
 async def test_lists_hold_nothing_of_another_account(guarded: Served, foreign: Belongings, route: Route) -> None:

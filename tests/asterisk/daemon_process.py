@@ -17,6 +17,11 @@ from trunkline.embedded.s3 import S3Server
 
 _HTTP = 10  # of the PBX's block of ports
 _READY_S = 20.0
+_HERE = """
+[webhooks]
+allow_http = true
+allow_networks = ["127.0.0.0/8"]
+"""
 
 
 class Storage(NamedTuple):
@@ -39,14 +44,24 @@ sweep_s = 2
 
 
 class Daemon:
-    """A daemon that follows `pbx` (by `ami_port`, a proxy's, where given); its settings and log are in `directory`."""
+    """A daemon that follows `pbx` (by `ami_port`, a proxy's, where given); its settings and log are in `directory`.
+
+    webhooks: they may lead to this machine.
+    """
 
     def __init__(
-        self, pbx: Asterisk, url: str, directory: Path, *, ami_port: int = 0, storage: Storage | None = None
+        self,
+        pbx: Asterisk,
+        url: str,
+        directory: Path,
+        *,
+        ami_port: int = 0,
+        storage: Storage | None = None,
+        webhooks: bool = False,
     ) -> None:
         self._directory = directory
         self._child: Child | None = None
-        http = pbx.base + _HTTP + (storage is not None)
+        http = pbx.base + _HTTP + (storage is not None) + 2 * webhooks
         self.base = f"http://127.0.0.1:{http}"
         (directory / "ami").write_text(pbx.secrets.ami_events)
         (directory / "url").write_text(url)
@@ -74,6 +89,7 @@ format = "json"
 [spool]
 path = "spool"
 {storage.settings() if storage else ""}
+{_HERE if webhooks else ""}
 """
         )
 
@@ -133,9 +149,10 @@ def running_daemon(
     ami_port: int = 0,
     storage: Storage | None = None,
     strict: bool = True,
+    webhooks: bool = False,
 ) -> Iterator[Daemon]:
     """A daemon that runs and is ready. `strict` as in `Daemon.stop`."""
-    daemon = Daemon(pbx, url, directory, ami_port=ami_port, storage=storage).start()
+    daemon = Daemon(pbx, url, directory, ami_port=ami_port, storage=storage, webhooks=webhooks).start()
     try:
         yield daemon
     except BaseException:

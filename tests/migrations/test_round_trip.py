@@ -60,6 +60,13 @@ LIVED_IN = (
        SELECT id, account_id, '{"data": [1]}' FROM call_recording WHERE id::text < '4'""",
     """INSERT INTO recording_access (account_id, recording_id, action, actor, detail)
        SELECT account_id, id, 'audio', 'loopback', 'bytes=0-' FROM call_recording""",
+    """INSERT INTO webhook (
+           account_id, url, profile, event_types, enabled, disabled_reason, secret, old_secret, last_seq)
+       SELECT id, 'https://crm.example.com/' || id, 'zammad', '{call.ended}', false, 'GONE', 'whsec_x', 'whsec_y', 7
+       FROM account""",
+    """INSERT INTO webhook_delivery (account_id, webhook_id, event_seq, message_id, type, once, state, attempts, tries)
+       SELECT account_id, id, n, 'evt_' || n, 'call.ended', 'hangup ' || n, 'failed', 10, '[{"statusCode": 500}]'
+       FROM webhook, generate_series(1, 3) AS n""",
     "UPDATE lead SET phone_e164 = '+4930123456' WHERE id::text < '3'",
     "UPDATE integration SET status = 'disabled' WHERE id::text < '8'",
     """INSERT INTO app_user (account_id, email, role, password_hash, failed_logins, locked_until, token_generation,

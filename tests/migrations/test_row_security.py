@@ -39,6 +39,7 @@ ROWS = {
     "event_cursor": "(account_id) SELECT $1",
     "integration": "(account_id, channel, integration_id, external_id) SELECT $1, 'whatsapp', 'a', 'b'",
     "api_key": "(account_id, name, prefix, digest) SELECT $1, 'a', 'tl_', sha256($1::uuid::text::bytea)",
+    "webhook": "(account_id, url, secret) SELECT $1, 'https://example.com', 'whsec_a'",
     "auth_secret": "(account_id, secret) SELECT $1, 'secret'",
     "audit": "(account_id, actor, action, subject) SELECT $1, 'x', 'y', 'z'",
     # Those that hang on another table's row of the same account.
@@ -51,6 +52,8 @@ ROWS = {
     " WHERE call.account_id = $1 AND integration.account_id = $1",
     "recording_peaks": "(account_id, recording_id) SELECT $1, id FROM call_recording WHERE account_id = $1",
     "command": "(account_id, integration_id, idempotency_key, kind) SELECT $1, id, 'a', 'hangup' FROM integration"
+    " WHERE account_id = $1",
+    "webhook_delivery": "(account_id, webhook_id, message_id, type) SELECT $1, id, 'evt_a', 'call.ended' FROM webhook"
     " WHERE account_id = $1",
     "refresh_token": "(account_id, digest, user_id, family, expires_at)"
     " SELECT $1, sha256(id::text::bytea), id, gen_random_uuid(), now() FROM app_user WHERE account_id = $1",

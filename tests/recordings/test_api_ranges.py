@@ -408,7 +408,7 @@ async def test_clients_that_go_away_leave_nothing_behind(
 
 
 def _threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("recordings ")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("blocking ")]
 
 
 @pytest.mark.usefixtures("quiet")

@@ -65,6 +65,11 @@ REFUSALS = [
     ),
     (_with(recordings={**S3, "at_once": 1}), "recordings.at_once: 1 is not allowed here; allowed: 2 to 64 uploads"),
     (_with(recordings={**S3, "retention_days": 0}), "recordings.retention_days: 0 is not allowed here"),
+    (_with(webhooks={"allow_networks": ["10.0.0.1/8"]}), "webhooks.allow_networks: '10.0.0.1/8' is no network"),
+    (_with(webhooks={"allow_networks": "10.0.0.0/8"}), "webhooks.allow_networks: '10.0.0.0/8' is not allowed here"),
+    (_with(webhooks={"at_once": 2}), "webhooks.at_once: 2 is not allowed here; allowed: 4 to 1024 receivers"),
+    (_with(webhooks={"keep_days": 0}), "webhooks.keep_days: 0 is not allowed here; allowed: days, 1 to 3650"),
+    (_with(webhooks={"allow_htp": True}), "webhooks.allow_htp: there is no such key; did you mean allow_http?"),
     (_pbx(recordings="/nowhere"), "pbx[1].recordings: /nowhere is no directory"),
     (_pbx(recordings_seen_as="/x"), "pbx[1].recordings_seen_as: needs recordings"),
     (

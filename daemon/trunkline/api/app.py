@@ -10,6 +10,8 @@ from trunkline.api.document import render_index, render_openapi
 from trunkline.api.edge import MAX_BODY, edge
 from trunkline.api.routes import OPEN, ROUTES
 from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
+from trunkline.crm.webhooks.client import WebhookClient
+from trunkline.crm.webhooks.destination import Destinations
 from trunkline.metrics import Metrics
 from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
@@ -26,12 +28,14 @@ def create_app(
     links: Callable[[], Sequence[Link]] = tuple,
     objects: ObjectStore | None = None,
     enqueue: EnqueueRecordings | None = None,
+    webhooks: WebhookClient | None = None,
 ) -> web.Application:
     """Make the application that serves one account's calls; it uses the pool and never closes it.
 
     `access`: who is let in; by default whoever asks this machine by one of its own names. `head`: the newest
     migration, for readiness. `links`: how the PBX links stand now, asked at each /readyz; on the asyncio thread.
     `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
+    `webhooks`: what tests receivers; None: one that reaches public addresses over https.
     `pool` should be of `open_pool(account=...)`, which sees no other account. The database need not be there yet.
     """
     app = web.Application(middlewares=[edge], client_max_size=MAX_BODY)
@@ -45,6 +49,7 @@ def create_app(
         links=links,
         objects=objects,
         enqueue=enqueue,
+        webhooks=webhooks or WebhookClient(Destinations()),
         document=render_openapi(ROUTES),
         index=render_index(ROUTES),
     )

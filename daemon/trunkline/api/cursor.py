@@ -1,6 +1,6 @@
 """Cursors: where the next page starts, as text that a client hands back unread.
 
-A cursor holds only the last call's place in the order, so it needs no secret: whoever makes one up gains nothing, since
+A cursor holds only the last item's place in the order, so it needs no secret: whoever makes one up gains nothing, since
 every query names the account. The check value is there so that a changed, cut or foreign one is refused instead of
 giving a page from nowhere; it covers the account and the filter.
 """
@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 
 from trunkline.api.problem import Problem
-from trunkline.store.queries import CallFilter, Position
+from trunkline.store.queries import Position
 
 VERSION = 1
 _LAYOUT = struct.Struct(">Bq16s8s")  # version, microseconds since 1970, id, check value
@@ -24,14 +24,14 @@ _MICROSECOND = timedelta(microseconds=1)
 _filter_bytes = msgspec.msgpack.Encoder().encode
 
 
-def write(account_id: UUID, narrow: CallFilter, position: Position) -> str:
-    """Return the cursor of the page that starts after `position`."""
+def write(account_id: UUID, narrow: object, position: Position) -> str:
+    """Return the cursor of the page that starts after `position`; narrow: what the list is narrowed to."""
     at_us = (position.started_at - _EPOCH) // _MICROSECOND
     packed = _LAYOUT.pack(VERSION, at_us, position.id.bytes, _check(account_id, narrow, at_us, position.id))
     return urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def read(account_id: UUID, narrow: CallFilter, text: str) -> Position:
+def read(account_id: UUID, narrow: object, text: str) -> Position:
     """Return the position that a cursor stands for. Raises Problem."""
     try:
         packed = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
@@ -49,7 +49,7 @@ def read(account_id: UUID, narrow: CallFilter, text: str) -> Position:
     return Position(_EPOCH + at_us * _MICROSECOND, call_id)
 
 
-def _check(account_id: UUID, narrow: CallFilter, at_us: int, call_id: UUID) -> bytes:
+def _check(account_id: UUID, narrow: object, at_us: int, call_id: UUID) -> bytes:
     told = struct.pack(">q", at_us) + call_id.bytes + _filter_bytes(narrow)
     return blake2b(told, digest_size=8, key=account_id.bytes, person=b"trunkline-calls").digest()
 

@@ -113,6 +113,11 @@ def events_query(found: dict[str, list[str]]) -> EventsQuery:
     )
 
 
+def limit_of(found: dict[str, list[str]]) -> int:
+    """How many items to a page. Raises Problem."""
+    return _integer("limit", found, 1, MAX_LIMIT) or DEFAULT_LIMIT
+
+
 def pretty(request: web.Request) -> bool:
     """Tell whether the JSON is for human eyes: asked for with ?pretty=1, or by a browser."""
     asked = request.query.get("pretty")

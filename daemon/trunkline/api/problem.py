@@ -21,6 +21,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "call_not_found": (404, "no call of the account has this id"),
     "cursor_ahead": (409, "the cursor is ahead of the newest event: it is of another database"),
     "database_unavailable": (503, "PostgreSQL is away"),
+    "delivery_not_found": (404, "no delivery of the webhook has this id"),
     "email_taken": (409, "a user of the account has this email"),
     "host_not_allowed": (421, "without a key only names of this machine are answered"),
     "internal_error": (500, "ours; the log has it"),
@@ -40,6 +41,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "no_websocket": (426, "the route takes WebSockets only"),
     "not_http": (400, "no HTTP request could be read"),
     "not_json": (415, "the body was not sent as JSON"),
+    "not_replayable": (409, "the delivery has nothing that could be sent again"),
     "object_missing": (404, "the object storage has lost the recording"),
     "origin_not_allowed": (403, "a page of this origin is not let in"),
     "range_refused": (416, "the Range is not one that is served"),
@@ -53,9 +55,13 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "storage_not_configured": (503, "there is no object storage in the settings"),
     "storage_unavailable": (503, "the object storage is away"),
     "token_refused": (401, "the access token has expired, is of a session that is over, or is not ours"),
+    "too_many_webhooks": (409, "the account has as many webhooks as it may"),
     "too_slow": (503, "the answer took too long"),
     "unknown_parameter": (400, "the route has no such parameter; `allowed` lists those it has"),
     "user_not_found": (404, "no user of the account has this id"),
+    "webhook_disabled": (409, "the webhook is disabled"),
+    "webhook_not_found": (404, "no webhook of the account has this id"),
+    "webhook_url_refused": (400, "webhooks may not lead to this URL; `detail` says why"),
 }
 """Each code, the status it comes with, and what it says. Codes stay: programs go by them."""
 

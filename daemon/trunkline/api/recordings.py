@@ -20,7 +20,6 @@ from trunkline.calls.record import encode
 from trunkline.recordings.faults import NoObject, StoreFault
 from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.peaks import NoPeaks
-from trunkline.recordings.threads import in_thread
 from trunkline.recordings.waveform import waveform
 from trunkline.store.recordings import (
     Recording,
@@ -34,6 +33,7 @@ from trunkline.store.recordings import (
     select_unfinished,
     set_hold,
 )
+from trunkline.threads import in_thread
 
 PRESIGNED_S: Final = 60
 _MOST: Final = 200

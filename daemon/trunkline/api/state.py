@@ -12,6 +12,7 @@ from trunkline.api.feed import Feed
 from trunkline.api.guard import Guard
 from trunkline.api.parameters import pretty
 from trunkline.api.problem import Problem
+from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.identity.known import Known
 from trunkline.identity.limits import Buckets, Tries
 from trunkline.identity.passwords import Passwords
@@ -62,6 +63,7 @@ class State:
         links: Callable[[], Sequence[Link]],
         objects: ObjectStore | None,
         enqueue: EnqueueRecordings | None,
+        webhooks: WebhookClient,
         document: bytes,
         index: bytes,
     ) -> None:
@@ -81,6 +83,7 @@ class State:
         self.links = links
         self.objects = objects  # where recordings are; None: not configured
         self.enqueue = enqueue  # has recordings worked on
+        self.webhooks = webhooks  # posts to receivers
         self.document = document  # OpenAPI
         self.index = index  # the page at /
         self.origins = frozenset(access.origins)  # of other sites' pages that are let in

@@ -177,6 +177,7 @@ class _Up:
             "http": {"port": _http_port(self._arguments.http_port)},
             "log": {"level": self._arguments.log},
             "spool": {"path": str(self._directory / "spool")},
+            "webhooks": {"allow_http": True, "allow_networks": ["127.0.0.0/8", "::1/128"]},  # to try them out here
         }
         if self._s3 is not None:
             raw["recordings"] = {

@@ -161,6 +161,22 @@ SPOOL_FILES = Pulled("trunkline_recordings_spool_files", "gauge", "Files where t
 SPOOL_UNREAD = Pulled(
     "trunkline_recordings_spool_unread_folders", "gauge", "Folders there, and in mailboxes, that cannot be read."
 )
+WEBHOOK_DELIVERIES = Pulled(
+    "trunkline_webhook_deliveries",
+    "counter",
+    "Tries of webhook deliveries, by outcome; failed: the last one, gone: 410, refused: to no public address.",
+    "outcome",
+    frozenset({"delivered", "retried", "failed", "gone", "refused"}),
+)
+WEBHOOKS_WAITING = Pulled(
+    "trunkline_webhook_waiting", "gauge", "Webhook deliveries that wait to be made or made again."
+)
+WEBHOOKS_OLDEST = Pulled(
+    "trunkline_webhook_oldest_waiting_seconds", "gauge", "Age of the oldest webhook delivery that waits."
+)
+WEBHOOKS_OPEN = Pulled(
+    "trunkline_webhook_open_circuits", "gauge", "Webhooks that are left alone for now because their receiver fails."
+)
 
 PULLED = (
     EVENTS_READ,
@@ -200,4 +216,8 @@ PULLED = (
     SPOOL_FREE,
     SPOOL_FILES,
     SPOOL_UNREAD,
+    WEBHOOK_DELIVERIES,
+    WEBHOOKS_WAITING,
+    WEBHOOKS_OLDEST,
+    WEBHOOKS_OPEN,
 )

@@ -13,7 +13,7 @@ import structlog
 
 from trunkline.recordings.faults import StoreFault
 from trunkline.recordings.objects import ObjectStore
-from trunkline.recordings.threads import in_thread
+from trunkline.threads import in_thread
 
 FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 60.0

@@ -8,7 +8,7 @@ import structlog
 
 from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.store.faults import of_the_server, summary
-from trunkline.store.pool import Pool
+from trunkline.store.pool import Pool, raise_if_cancelled
 from trunkline.store.recordings import order_erasure, purge_log, select_lost_erasures, select_overdue
 
 EVERY_S: Final = 3600.0  # well within the 24 h that an erasure may take
@@ -33,6 +33,7 @@ class Maintenance:
             try:
                 await self.retire()
             except Exception as error:
+                raise_if_cancelled()
                 if of_the_server(error):
                     log.warning("recordings.maintenance_failed", error=summary(error))
                 else:

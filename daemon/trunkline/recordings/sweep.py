@@ -18,10 +18,9 @@ import structlog
 from trunkline.recordings.faults import StoreFault
 from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.recordings.spool import Found, RecordingSpool
-from trunkline.recordings.threads import in_thread
 from trunkline.recordings.voicemail import messages
 from trunkline.store.faults import of_the_server, summary
-from trunkline.store.pool import Pool
+from trunkline.store.pool import Pool, raise_if_cancelled
 from trunkline.store.recordings import chunked
 from trunkline.store.sweeping import (
     delete_gone,
@@ -36,6 +35,7 @@ from trunkline.store.sweeping import (
     select_waiting,
     upsert_unmatched,
 )
+from trunkline.threads import in_thread
 
 BATCH: Final = 1000
 GRACE_S: Final = 10.0  # the tracker tells of a file long before; until then it is its
@@ -90,6 +90,7 @@ class Sweeper:
             try:
                 await self.sweep()
             except Exception as error:
+                raise_if_cancelled()
                 if not of_the_server(error) and not isinstance(error, OSError):
                     log.exception("recordings.sweep_failed")
                 else:

@@ -27,10 +27,10 @@ from trunkline.recordings.faults import NoObject, StoreFault
 from trunkline.recordings.jobs import Later
 from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.spool import Look, Missing, RecordingSpool, Refused, is_written
-from trunkline.recordings.threads import in_thread
 from trunkline.recordings.together import Together
 from trunkline.store.pool import Pool
 from trunkline.store.recordings import Stored, claim_keys, select_jobs, set_erased, set_state, set_stored
+from trunkline.threads import in_thread
 
 # Asterisk closes the file within a moment of the channel's end. Where the kernel does not say so (spool.is_written), a
 # file counts as complete that was the same for this long; the longer time where its header says otherwise.

@@ -3,6 +3,7 @@
 A Pool is opened without a connection, so that a database which is down at the start is nothing special.
 """
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -95,6 +96,16 @@ async def open_pool(
         setup=enter,
         reset=_leave if reading else None,
     )
+
+
+def raise_if_cancelled() -> None:
+    """For who goes on after every error: give way where this task was cancelled.
+
+    A connection that is hung up on while a cancellation waits for it raises its own error in the cancellation's place.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _leave(connection: Connection) -> None:

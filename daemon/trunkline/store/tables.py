@@ -56,6 +56,7 @@ from trunkline.store.crm_tables import (
     message,
 )
 from trunkline.store.identity_tables import api_key, audit, auth_secret, refresh_token
+from trunkline.store.webhook_tables import webhook, webhook_delivery
 
 __all__ = [
     "account",
@@ -83,6 +84,8 @@ __all__ = [
     "recording_access",
     "recording_peaks",
     "refresh_token",
+    "webhook",
+    "webhook_delivery",
 ]
 
 RECORDING_STATES: Final = ("pending", "stored", "empty", "unmatched", "failed")

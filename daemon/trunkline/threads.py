@@ -50,7 +50,7 @@ async def in_thread(work: Callable[[*Ts], T], *arguments: *Ts) -> T:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(tell, result, fault)
 
-    name = f"recordings {getattr(work, '__name__', 'work')}"
+    name = f"blocking {getattr(work, '__name__', 'work')}"
     try:
         _resting.pop().put((name, run))
     except IndexError:
