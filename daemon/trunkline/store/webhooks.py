@@ -102,7 +102,7 @@ _DELIVERY: Final = """id, webhook_id, event_seq, message_id, type, upper(state) 
 _decode_tries: Final = msgspec.json.Decoder(list[Try]).decode
 
 # Two who add at once take turns. The account's row would do, but the API's role may not lock it.
-_LOCK_ACCOUNT: Final = "SELECT pg_advisory_xact_lock(hashtextextended('webhooks ' || $1::uuid::text, 0))"
+_TAKE_TURNS: Final = "SELECT pg_advisory_xact_lock(hashtextextended('webhooks ' || $1::uuid::text, 0))"
 _COUNT: Final = "SELECT count(*) FROM webhook WHERE account_id = $1"
 _INSERT: Final = f"""
 INSERT INTO webhook (account_id, url, description, profile, event_types, secret, last_seq)
@@ -173,7 +173,7 @@ async def insert_webhook(
 ) -> Webhook | None:
     """Add a webhook, told of what happens from now on. None: the account has MOST."""
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(_LOCK_ACCOUNT, account_id)
+        await connection.execute(_TAKE_TURNS, account_id)
         if await connection.fetchval(_COUNT, account_id) >= MOST:
             return None
         row = await connection.fetchrow(
