@@ -365,7 +365,7 @@ def check(
     if not rows and not any(problem.startswith("pbx:") for problem in reader.problems):
         reader.problems.append("pbx: there is none; allowed: one [[pbx]] section for each PBX, with host and secret")
     _refuse_twins(values["pbx"], reader)
-    _refuse_open_door(values["http"], values["auth"], reader)
+    _refuse_open_door(values["http"], values["auth"], tables.get("http", {}), reader)
     if reader.problems:
         raise ConfigError(source, reader.problems)
     return Settings(**values)
@@ -434,11 +434,15 @@ def _bare_url(text: str) -> bool:
     return bool(bare) and "@" not in text
 
 
-def _refuse_open_door(http: Http | None, auth: Auth | None, reader: Reader) -> None:
-    """Where anybody is let in, only this machine may ask."""
-    if http is not None and auth is not None and not http.api_keys and not auth.required and not _loopback(http.host):
+def _refuse_open_door(http: Http | None, auth: Auth | None, table: Mapping[str, Any], reader: Reader) -> None:
+    """Where anybody is let in, only this machine may ask. `table`: what `http` was read from; None: not all of it."""
+    host: Any = table.get("host") if http is None else http.host
+    keyed = not {"api_keys", "api_key_file"}.isdisjoint(table) if http is None else bool(http.api_keys)
+    if not isinstance(host, str) or any(problem.startswith("http.host:") for problem in reader.problems):
+        return
+    if auth is not None and not auth.required and not keyed and not _loopback(host):
         reader.problems.append(
-            f"http.host: {http.host!r} can be reached from other machines and there is no API key; allowed: "
+            f"http.host: {host!r} can be reached from other machines and there is no API key; allowed: "
             'a loopback address such as "127.0.0.1", or any with api_keys, api_key_file, or auth.required'
         )
 

@@ -85,6 +85,8 @@ async def _answer(
         else:
             log.exception("http.failed", **told)
             problem = _failed()
+    finally:
+        request.pop(DEADLINE, None)  # it holds the task, and that the request
     state.metrics.count_refusal(problem.code)
     return problem.response(request_id)
 
