@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import aiohttp
 import pytest
@@ -27,22 +27,6 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
         URLS[pool] = database_url
         yield pool
         del URLS[pool]
-
-
-@pytest.fixture(scope="module")
-def module_database(postgres: Postgres, migrated: str) -> Iterator[str]:
-    """One database for the tests of a module: a copy of the template each would cost more than most of them."""
-    name = f"test_{uuid4().hex}"
-    yield postgres.create_database(name, template=migrated)
-    postgres.drop_database(name)
-
-
-@pytest_asyncio.fixture
-async def emptied_url(module_database: str) -> str:
-    """The URL of the module's database, emptied: what a module takes as its `database_url` that has many tests."""
-    async with await open_pool(module_database) as pool:
-        await pool.execute("TRUNCATE account, jobs.pgqueuer CASCADE")
-    return module_database
 
 
 @pytest_asyncio.fixture

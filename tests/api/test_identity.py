@@ -21,8 +21,8 @@ USERS, KEYS = "/api/v1/users", "/api/v1/api-keys"
 
 
 @pytest.fixture
-def database_url(emptied_url: str) -> str:
-    return emptied_url
+def database_url(emptied_database: str) -> str:
+    return emptied_database
 
 
 class Admin:

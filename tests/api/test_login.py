@@ -29,8 +29,8 @@ HASH = hash_password(PASSWORD)
 
 
 @pytest.fixture
-def database_url(emptied_url: str) -> str:
-    return emptied_url
+def database_url(emptied_database: str) -> str:
+    return emptied_database
 
 
 @pytest_asyncio.fixture

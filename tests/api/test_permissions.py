@@ -73,8 +73,8 @@ each_route = pytest.mark.parametrize("route", ROUTES, ids=[f"{route.method} {rou
 
 
 @pytest.fixture
-def database_url(emptied_url: str) -> str:
-    return emptied_url
+def database_url(emptied_database: str) -> str:
+    return emptied_database
 
 
 @pytest_asyncio.fixture
