@@ -92,6 +92,7 @@ class Uploader:
         self._step = step
         self.breaker = Breaker(store)
         self._room = asyncio.Semaphore(at_once)
+        self._looks = asyncio.Semaphore(2)  # threads take the interpreter from the event loop, 5 ms each at a time
         self._select_job = Together(partial(select_jobs, pool))
         self._claim_key = Together(partial(claim_keys, pool))
         self._set_stored = Together(partial(set_stored, pool))
@@ -146,7 +147,8 @@ class Uploader:
         if row["ended_at"] is None and row["call_id"] is not None and row["call_ended_at"] is None:
             raise Later("the call goes on", _OTHERS_S)  # its end makes a job anew
         try:
-            taken = await in_thread(_take_complete, spool, name)
+            async with self._looks:
+                taken = await in_thread(_take_complete, spool, name)
         except NotAudio as error:
             await self._say(row, "failed", f"it is no recording: {error}")
             return
