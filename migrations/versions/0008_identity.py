@@ -155,7 +155,7 @@ def make_roles(live: Online) -> None:
             if getattr(error.orig, "sqlstate", None) != "42501":
                 raise
             me = connection.exec_driver_sql("SELECT quote_ident(current_user)").scalar()
-            raise MigrationError(row_security.TODO % {"me": me}) from error
+            raise MigrationError(row_security.FOR_ADMINISTRATOR % {"me": me}) from error
 
 
 def downgrade() -> None:

@@ -11,7 +11,6 @@ import pytest
 from aiohttp import WSMsgType
 from people import add_key
 from served import Serve, Served
-from structlog.testing import capture_logs
 
 from trunkline.api import live
 from trunkline.api.feed import KEPT, PAGE, Feed
@@ -218,6 +217,17 @@ async def test_plain_http_is_told_what_the_route_takes(api: Served) -> None:
     assert (status, problem["code"]) == (426, "no_websocket")
 
 
+class _Heard:
+    """A log that says when a socket was called slow."""
+
+    def __init__(self) -> None:
+        self.slow = asyncio.Event()
+
+    def info(self, event: str, **told: object) -> None:
+        assert event == "api.socket_slow"
+        self.slow.set()
+
+
 async def test_who_does_not_read_is_cut_and_nobody_waits_for_it(
     api: Served, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,18 +239,18 @@ async def test_who_does_not_read_is_cut_and_nobody_waits_for_it(
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
     )
     await slow_reader.readline()
-    with capture_logs() as logs:
-        async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as quick, asyncio.timeout(30):
-            seen = []
-            for _ in range(40):
-                await tell(pool, account_id, count=10, pad=100_000)
-            while len(seen) < 400:
-                told = await quick.receive_json()
-                if told["type"] == "call.ringing":
-                    seen.append(told["seq"])
-            assert seen == list(range(1, 401))
-            while not any(line["event"] == "api.socket_slow" for line in logs):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+    log = _Heard()
+    monkeypatch.setattr(live, "log", log)
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as quick, asyncio.timeout(30):
+        seen = []
+        for _ in range(40):
+            await tell(pool, account_id, count=10, pad=100_000)
+        while len(seen) < 400:
+            told = await quick.receive_json()
+            if told["type"] == "call.ringing":
+                seen.append(told["seq"])
+        assert seen == list(range(1, 401))
+        await log.slow.wait()
     with suppress(ConnectionError):  # after what was on its way comes the end, whichever way it is told
         while await slow_reader.read(1 << 20):
             pass

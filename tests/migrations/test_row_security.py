@@ -16,7 +16,7 @@ from trunkline.embedded.postgres import Postgres
 from trunkline.store import migrate, tables
 from trunkline.store.pool import NoRowSecurity, Pool, open_pool
 from trunkline.store.queries import CallFilter, select_account, select_calls
-from trunkline.store.row_security import API_ROLE, CORE_ROLE, TODO
+from trunkline.store.row_security import API_ROLE, CORE_ROLE, FOR_ADMINISTRATOR
 from trunkline.store.writer import CallWriter
 
 OF_ACCOUNTS = sorted(
@@ -261,7 +261,7 @@ def test_an_owner_who_may_not_is_told_what_an_administrator_has_to_do(fresh: Pos
 def test_who_is_in_neither_role_sees_nothing_not_even_as_the_owner(fresh: Postgres) -> None:
     url = owner(fresh, "NOCREATEROLE")
     name = urlsplit(url).username
-    for line in TODO.splitlines():
+    for line in FOR_ADMINISTRATOR.splitlines():
         if line.endswith(";"):
             fresh.execute(line % {"me": name})
     migrate.upgrade(url)

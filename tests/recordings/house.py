@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from patience import until
 from sounds import tone, wav
 
 from trunkline.calls.record import CallRecord, CallUpdate, Direction, Leg, RecordingRef, Role, Status
@@ -138,16 +139,7 @@ class House:
 
     async def until(self, what: str, happens: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
         """Poll until `happens` (which may be a coroutine function) gives something true."""
-        end = time.monotonic() + deadline_s
-        while True:
-            result = happens()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return result
-            if time.monotonic() > end:
-                raise AssertionError(f"not within {deadline_s:g} s: {what}; rows: {await self.rows()}")
-            await asyncio.sleep(0.05)
+        return await until(what, happens, self.rows, deadline_s)
 
     async def settled(self, deadline_s: float = DEADLINE_S) -> list[dict[str, Any]]:
         """The rows once no job is left."""

@@ -1,7 +1,6 @@
 """What the tests of webhooks stand in: an account whose calls happen, receivers, and the service between."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -9,6 +8,7 @@ from ipaddress import ip_network
 from typing import Any
 from uuid import UUID
 
+from patience import until
 from receiver import DEADLINE_S, Receiver
 
 from trunkline.calls.record import CallRecord, CallUpdate, Direction, Status
@@ -103,16 +103,7 @@ class House:
 
     async def until(self, what: str, happens: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
         """Poll until `happens` (which may be a coroutine function) gives something true."""
-        end = time.monotonic() + deadline_s
-        while True:
-            result = happens()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return result
-            if time.monotonic() > end:
-                raise AssertionError(f"not within {deadline_s:g} s: {what}; {await self.deliveries()}")
-            await asyncio.sleep(0.02)
+        return await until(what, happens, self.deliveries, deadline_s, 0.02)
 
     async def until_states(self, webhook_id: UUID, *states: str) -> None:
         async def reached() -> bool:

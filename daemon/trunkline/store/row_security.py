@@ -12,7 +12,7 @@ API_ROLE: Final = "trunkline_api"
 ACCOUNT_SETTING: Final = "trunkline.account"
 NAME_SETTING: Final = "trunkline.account_name"
 
-TODO: Final = f"""\
+FOR_ADMINISTRATOR: Final = f"""\
 the role that migrates may not make the roles of row level security, or not join them. Have an administrator of the
 server run, once (the first two where another database has not brought them already):
     CREATE ROLE {CORE_ROLE} NOLOGIN;
