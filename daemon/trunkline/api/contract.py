@@ -52,7 +52,7 @@ class Route:
     open: answered without a key, for it tells nothing about calls. body: the type of the JSON that it takes.
     queues: waits in the line before the database, which is what nearly all of its time is for.
     scope: what its caller must hold, of identity.scopes.SCOPES; "" is nothing but to be known; None: that of its tag,
-    `TAG:read` for GET and `TAG:write` for all else.
+    `TAG:read` for GET and `TAG:write` for all else. keyed: needs the header Idempotency-Key.
     """
 
     method: str
@@ -67,6 +67,7 @@ class Route:
     open: bool = False
     queues: bool = True
     scope: str | None = None
+    keyed: bool = False
 
     @property
     def needs(self) -> str | None:

@@ -18,6 +18,15 @@ Names are camelCase, times RFC 3339 in UTC, durations whole seconds, words of cl
 (RFC 9457) with a stable `code`; `requestId` is also the header X-Request-ID, and stands in the log."""
 
 
+_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": True,
+    "description": "1 to 255 visible ASCII characters; the same ones with each try, so that it is done once.",
+    "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
+}
+
+
 class ProblemBody(msgspec.Struct, rename="camel"):
     """An error (RFC 9457)."""
 
@@ -88,7 +97,11 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
         **({"description": f"Needs the scope `{route.needs}`."} if route.needs else {}),
         "operationId": route.handler.__name__,
         "tags": [route.tag],
-        "parameters": [*_path_parameters(route.path), *(_parameter(one, of) for one in route.parameters)],
+        "parameters": [
+            *_path_parameters(route.path),
+            *(_parameter(one, of) for one in route.parameters),
+            *((_KEY,) if route.keyed else ()),
+        ],
         "responses": responses,
     }
     if route.open:
@@ -111,8 +124,10 @@ def _content(answer: Answer, of: dict[str, Any]) -> dict[str, Any]:
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-    schema = {"type": "string", "format": "uuid"}
-    return [{"name": name, "in": "path", "required": True, "schema": schema} for name in names]
+    id_, extension = {"type": "string", "format": "uuid"}, {"type": "string", "pattern": "^[0-9]{2,6}$"}
+    return [
+        {"name": name, "in": "path", "required": True, "schema": extension if name == "ext" else id_} for name in names
+    ]
 
 
 def _parameter(parameter: Parameter, of: dict[str, Any]) -> dict[str, Any]:

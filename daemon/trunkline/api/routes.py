@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from trunkline.api import calls, document, health, live, recordings
+from trunkline.api.command_routes import COMMANDS
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.identity_routes import IDENTITY_ROUTES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
@@ -175,6 +176,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         answers=(Answer(about="It is held no more.", status=204),),
         problems=(*_RECORDING, "recording_erased"),
     ),
+    *COMMANDS,
     *IDENTITY_ROUTES,
     *WEBHOOKS,
     Route(

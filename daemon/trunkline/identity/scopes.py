@@ -9,7 +9,10 @@ ANYBODY: Final = ""  # the scope of a route that every caller may use who is kno
 
 SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
+    "agents:control": "agents' breaks, and the queues they are logged in to",
+    "calls:control": "make calls, and hang up, hold, transfer, park and pause the recording of those there are",
     "calls:read": "calls, with their legs",
+    "calls:supervise": "listen to calls, whisper, barge in",
     "events:read": "what happens, live",
     "metrics:read": "the page for Prometheus",
     "recordings:read": "recordings: what there is, sound, waveform",
@@ -32,9 +35,21 @@ class Role(StrEnum):
 SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
     Role.SUPERVISOR: frozenset(
-        {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"}
+        {
+            "agents:control",
+            "calls:control",
+            "calls:read",
+            "calls:supervise",
+            "events:read",
+            "metrics:read",
+            "recordings:read",
+            "recordings:write",
+            "webhooks:read",
+        }
     ),
-    Role.AGENT: frozenset({"calls:read", "events:read", "recordings:read"}),
+    Role.AGENT: frozenset(
+        {"agents:control", "calls:control", "calls:read", "events:read", "recordings:read"}
+    ),  # to control: his own extension only, which api/commands.py sees to
     Role.VIEWER: frozenset({"calls:read", "events:read"}),  # sees what goes on, hears nobody
 }
 
