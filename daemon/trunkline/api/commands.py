@@ -200,7 +200,7 @@ async def _command(request: web.Request, form: Any, kind: Kind, *, status: int =
     key = read_key(request)
     digest = _digest(request, form)
     asker = by(request)
-    command = await select_by_key(state.pool, account_id, key, digest)
+    command: Command | KeyReused | OverLimit | None = await select_by_key(state.pool, account_id, key, digest)
     if command is None:
         if call is not None and call.status not in LIVE:
             raise Problem("call_over", "This call is over.")

@@ -81,11 +81,12 @@ class Control:
             )
             self._nudged = trio.Event()
             with trio.move_on_after(wait_s):
-                await (trio.sleep_forever() if failure.reason is Reason.LOGIN_REFUSED else self._nudged.wait())
+                await self._nudged.wait()
 
     def nudge(self) -> None:
-        """The PBX is there (the link says so): do not wait any longer to log in."""
-        self._nudged.set()
+        """The PBX is there (the link says so): do not wait any longer to log in, unless it was refused."""
+        if self.failure is None or self.failure.reason is not Reason.LOGIN_REFUSED:
+            self._nudged.set()
 
     async def _session(self) -> LinkError:
         try:

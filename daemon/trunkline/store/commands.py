@@ -116,7 +116,7 @@ def dialled_id(command_id: UUID) -> str:
 
 
 # The Call of a dialled one is found by the id that its channel was given.
-_COLUMNS: Final = f"""
+_COLUMNS: Final = """
     command.id, upper(command.kind) AS kind, upper(command.state) AS state, command.code, command.detail,
     command.result, command.created_at, command.claimed_at, command.finished_at, command.not_after,
     coalesce(command.call_id, (
@@ -217,7 +217,7 @@ async def select_by_key(
 
 
 async def ask(pool: Pool, account_id: UUID, asked: Asked, by: By, limits: Limits) -> Command | KeyReused | OverLimit:
-    """Have a command carried out; the one that is there already where its key has come before, with the same request."""
+    """Have a command carried out; the one that is there already where its key came before with the same request."""
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _LOCK, str(account_id))
         if (known := await select_by_key(connection, account_id, asked.key, asked.request_hash)) is not None:
