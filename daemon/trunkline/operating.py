@@ -32,6 +32,7 @@ from trunkline.store.command_queue import Claimed, Outcome
 from trunkline.store.commands import Arguments, Kind, dialled_id
 
 RING_S: Final = 30
+_RANG_OUT: Final = "3"  # OriginateResponse's Reason: AST_CONTROL_RINGING was the last that was heard
 _LATE_S: Final = 5.0  # for the answer to an Originate, behind the time to ring
 _SEEN_S: Final = 2.0  # for the tracker to see what an action did
 _HOLD, _HELD = "holds", "held"  # extensions of the hold context
@@ -86,6 +87,7 @@ class Operator:
         self._is_up = is_up
         self._agents = re.compile("|".join(fnmatch.translate(pattern) for pattern in plan.agents) or r"(?!)")
         self._originated: dict[str, Callable[[Event], None]] = {}  # by ActionID
+        self._causes: dict[str, str] = {}  # of the hangup, by Uniqueid of what is being originated
         self._curious: set[trio.Event] = set()  # of who waits for something to happen
         self._tasks: dict[Kind, Callable[[_Job], Awaitable[dict[str, Any] | None]]] = {
             Kind.DIAL: self._dial,
@@ -114,6 +116,8 @@ class Operator:
             waiting = self._originated.pop(event.fields.get("ActionID", ""), None)
             if waiting is not None:
                 waiting(event)
+        elif event.kind in ("HangupRequest", "Hangup") and event.fields.get("Uniqueid") in self._causes:
+            self._causes[event.fields["Uniqueid"]] = event.fields.get("Cause", "")
         while self._curious:
             self._curious.pop().set()
 
@@ -178,17 +182,35 @@ class Operator:
             told.set()
 
         self._originated[action_id] = answered
+        self._causes[channel_id] = ""
         try:
             await self._act(job, action, action_id)
             with trio.move_on_after(RING_S + _LATE_S):
                 await told.wait()
+            if answer is not None and answer.fields.get("Response") != "Success":
+                raise await self._not_answered(answer.fields.get("Reason", ""), channel_id)
         finally:
             self._originated.pop(action_id, None)
-        if answer is None:  # the link was away when it came: the channel itself tells
-            if self._following.channel_state(channel_id) != UP:
-                raise NotAnswered("the PBX rang the phone, and what came of it was not seen")
-        elif answer.fields.get("Response") != "Success":
-            raise _not_answered(answer.fields.get("Reason", ""))
+            self._causes.pop(channel_id, None)
+        # No answer, for the link was away when it came: then the channel itself tells.
+        if answer is None and self._following.channel_state(channel_id) != UP:
+            raise NotAnswered("the PBX rang the phone, and what came of it was not seen")
+
+    async def _not_answered(self, reason: str, channel_id: str) -> Failed:
+        """Why a phone was not answered: the reason only knows that it rang out, its channel's hangup the rest."""
+        with trio.move_on_after(_SEEN_S):
+            while self._following.channel_state(channel_id) is not None and not self._causes[channel_id]:
+                happened = trio.Event()
+                self._curious.add(happened)
+                await happened.wait()
+        cause = self._causes[channel_id]
+        if reason == _RANG_OUT or cause == "19":
+            return Failed("agent_no_answer", "the phone rang, and nobody answered")
+        if cause in ("17", "21"):
+            return Failed("agent_busy", "the phone is busy, or refused the call")
+        if cause in ("16", "26", "127"):
+            return Failed("call_over", "it was hung up before the phone was answered")
+        return Failed("agent_unavailable", "the phone could not be rung: is it registered?")
 
     # ---- calls that are going on
 
@@ -196,9 +218,9 @@ class Operator:
         standing = self._standing(job)
         only = job.arguments.extension or (job.arguments.only if standing.conference else None)
         legs = [self._inside(standing, only)] if only is not None else list(standing.legs)
-        # The customer's first: who hangs up on somebody else's hangup is not who ended the Call.
+        # Our side first: it is what ends the Call, and not the customer, whom the row would else say to have hung up.
         ended, error = 0, None
-        for leg in sorted(legs, key=lambda leg: not leg.is_trunk):
+        for leg in sorted(legs, key=lambda leg: leg.is_trunk):
             try:
                 await self._act(job, actions.hangup(leg.uniqueid))
                 ended += 1
@@ -357,16 +379,3 @@ def _only_peer(leg: StandingLeg) -> str:
     if len(leg.peers) != 1:
         raise Failed("not_talking", "this works where two talk; more do on this call")
     return leg.peers[0]
-
-
-def _not_answered(reason: str) -> Failed:
-    """Source: Asterisk main/dial.c, main/channel.c: the last control frame's number, AST_CONTROL_*."""
-    match reason:
-        case "3":
-            return Failed("agent_no_answer", "the phone rang, and nobody answered")
-        case "5":
-            return Failed("agent_busy", "the phone is busy, or refused the call")
-        case "8":
-            return Failed("agent_unavailable", "the PBX could not reach the phone: congestion")
-        case _:
-            return Failed("agent_unavailable", "the phone could not be rung: is it registered?")

@@ -68,16 +68,21 @@ class Asking:
     """A request under way."""
 
     def __init__(self, commander: Commander, path: str, body: dict[str, Any] | None, options: dict[str, str]) -> None:
-        self._answer: Answer | None = None
+        self._answer: Answer | Exception | None = None
 
         def ask() -> None:
-            self._answer = commander.post(path, body, **options)
+            try:
+                self._answer = commander.post(path, body, **options)
+            except OSError as error:
+                self._answer = error
 
         self._thread = threading.Thread(target=ask, daemon=True)
         self._thread.start()
 
     def answer(self) -> Answer:
-        """What was answered."""
+        """What was answered. Raises what the request raised."""
         self._thread.join(15)
         assert self._answer is not None, "the API did not answer"
+        if isinstance(self._answer, Exception):
+            raise self._answer
         return self._answer
