@@ -14,7 +14,7 @@ from phonenumbers import NumberParseException, PhoneNumberType
 
 LONGEST: Final = 32  # characters, of what a client sends
 _EXTENSION: Final = re.compile(r"[0-9]{2,6}", re.ASCII)
-_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ().\-/]{0,30}", re.ASCII)
+_NUMBER: Final = re.compile(r"\+?\(?[0-9][0-9 ().\-/]{0,30}", re.ASCII)
 _PUNCTUATION: Final = str.maketrans("", "", " ().-/")
 RULE: Final = re.compile(r"[A-Z]{2}|\+[1-9][0-9]{0,14}", re.ASCII)
 _DEAR: Final = frozenset(
