@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from trunkline.asterisk import actions
-from trunkline.asterisk.actions import Action, BadArgument
+from trunkline.asterisk.actions import Action
 from trunkline.asterisk.control import Control, NotAnswered, NotSent
 from trunkline.asterisk.event import Event, Frame
 from trunkline.asterisk.session import new_action_id
@@ -142,7 +142,7 @@ class Operator:
             return Outcome("failed", "pbx_away", str(error))
         except NotAnswered as error:
             return Outcome("unknown", "outcome_unknown", str(error))
-        except BadArgument as error:
+        except ValueError as error:  # BadArgument among them
             return Outcome("failed", "bad_command", str(error))
         return Outcome("done", result=result)
 

@@ -17,6 +17,7 @@ from trio.abc import Stream
 
 from trunkline.asterisk.actions import Action
 from trunkline.asterisk.backoff import Backoff
+from trunkline.asterisk.codec import encode_action
 from trunkline.asterisk.dial import LinkSettings, open_stream
 from trunkline.asterisk.event import Frame
 from trunkline.asterisk.session import LinkError, Reason
@@ -117,6 +118,7 @@ class Control:
 
         Raises NotSent and NotAnswered; ValueError where the action cannot be written.
         """
+        encode_action(action.name, action.fields, action_id)  # refused before anything is asked
         wire = self._wire
         if wire is None:
             why = self.failure.detail if self.failure is not None else "the control login is not there yet"
