@@ -77,9 +77,14 @@ class Following:
             feed()
         self._wake()
 
+    @property
+    def ready(self) -> bool:
+        """Whether its calls are known: those that were live before were taken over."""
+        return self._tracker is not None and self._held is None
+
     def standing(self, external_id: str) -> Standing | None:
         """The live Call of that externalId as it stands; None: none is known."""
-        return None if self._tracker is None or self._held is not None else self._tracker.standing(external_id)
+        return None if self._tracker is None else self._tracker.standing(external_id)
 
     def channel_state(self, uniqueid: str) -> str | None:
         """The ChannelState of a channel; None: it is not known."""

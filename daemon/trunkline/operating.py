@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 import trio
@@ -35,6 +35,8 @@ RING_S: Final = 30
 _RANG_OUT: Final = "3"  # OriginateResponse's Reason: AST_CONTROL_RINGING was the last that was heard
 _LATE_S: Final = 5.0  # for the answer to an Originate, behind the time to ring
 _SEEN_S: Final = 2.0  # for the tracker to see what an action did
+T = TypeVar("T")
+
 _HOLD, _HELD = "holds", "held"  # extensions of the hold context
 
 log = structlog.get_logger(__name__)
@@ -131,7 +133,7 @@ class Operator:
                 raise Failed(
                     "control_not_configured", "set control_secret of this [[pbx]]: nothing can be commanded without it"
                 )
-            if not self._is_up():
+            if not self._is_up() or not self._following.ready:
                 raise Failed("pbx_away", "the link to the PBX is down, so nobody knows how its calls are")
             result = await self._tasks[command.kind](job)
         except Failed as failed:
@@ -198,11 +200,7 @@ class Operator:
 
     async def _not_answered(self, reason: str, channel_id: str) -> Failed:
         """Why a phone was not answered: the reason only knows that it rang out, its channel's hangup the rest."""
-        with trio.move_on_after(_SEEN_S):
-            while self._following.channel_state(channel_id) is not None and not self._causes[channel_id]:
-                happened = trio.Event()
-                self._curious.add(happened)
-                await happened.wait()
+        await self._seen(lambda: self._following.channel_state(channel_id) is None or self._causes[channel_id])
         cause = self._causes[channel_id]
         if reason == _RANG_OUT or cause == "19":
             return Failed("agent_no_answer", "the phone rang, and nobody answered")
@@ -233,33 +231,56 @@ class Operator:
     async def _transfer(self, job: _Job) -> dict[str, Any] | None:
         asked, plan, mode = job.arguments, self._plan, job.arguments.mode
         standing = self._standing(job)
-        if mode == "ATTENDED_COMPLETE":
-            await self._act(job, actions.hangup(self._inside(standing, asked.extension or asked.only).uniqueid))
-        elif mode == "ATTENDED_CANCEL":
+        if mode in ("ATTENDED_COMPLETE", "ATTENDED_CANCEL"):
             by = self._inside(standing, asked.extension or asked.only)
-            await self._act(job, actions.cancel_attended_transfer(by.uniqueid))
+            if all(leg.peers or leg is by or not leg.up for leg in standing.legs):
+                raise Failed("no_consultation", "nobody waits there for a consultation to end")
+            end = actions.hangup if mode == "ATTENDED_COMPLETE" else actions.cancel_attended_transfer
+            await self._act(job, end(by.uniqueid))
+            return None
+        number = self._number(asked)
+        by = self._inside(standing, asked.extension or asked.only, talking=True)
+        if mode == "ATTENDED":
+            await self._act(job, actions.attended_transfer(by.uniqueid, plan.context, number))
+            await self._consults(job, by)
         else:
-            number = self._number(asked)
-            by = self._inside(standing, asked.extension or asked.only, talking=True)
-            make = actions.attended_transfer if mode == "ATTENDED" else actions.blind_transfer
-            await self._act(job, make(by.uniqueid, plan.context, number))
+            await self._act(job, actions.blind_transfer(by.uniqueid, plan.context, number))
         return None
+
+    async def _consults(self, job: _Job, by: StandingLeg) -> None:
+        """Atxfer presses the phone's keys, and says that it did. Where they are a feature the other side is held."""
+
+        def begun() -> bool:
+            now = self._following.standing(job.arguments.call or "")
+            leg = None if now is None else now.leg(by.uniqueid)
+            return leg is None or leg.holds or set(leg.peers).isdisjoint(by.peers)
+
+        if not await self._seen(begun):
+            raise Failed(
+                "pbx_refused", "the PBX began no attended transfer: its Dial or Queue lets this side make none (t, T)"
+            )
 
     async def _park(self, job: _Job) -> dict[str, Any]:
         standing = self._standing(job)
         by = self._inside(standing, job.arguments.extension or job.arguments.only, talking=True)
         parked = _only_peer(by)
         await self._act(job, actions.park(parked, by.uniqueid))
-        space = ""
+
+        def space() -> str | None:
+            now = self._following.standing(job.arguments.call or "")
+            return None if now is None else dict(now.spaces).get(parked)
+
+        return {"space": await self._seen(space)}
+
+    async def _seen(self, there: Callable[[], T]) -> T:
+        """What that gives, as soon as the tracker has seen what makes it true; or what it gives _SEEN_S later."""
         with trio.move_on_after(_SEEN_S):
-            while not space:
+            while not (found := there()):
                 happened = trio.Event()
                 self._curious.add(happened)
-                now = self._following.standing(job.arguments.call or "")
-                space = "" if now is None else dict(now.spaces).get(parked, "")
-                if not space:
-                    await happened.wait()
-        return {"space": space or None}
+                await happened.wait()
+            return found
+        return there()
 
     async def _hold(self, job: _Job) -> None:
         standing, context = self._standing(job), self._plan.hold_context

@@ -146,7 +146,16 @@ OUTCOMES = {
     **{
         ("failed", code): 409
         for code in (
-            *("call_over", "channel_gone", "not_talking", "which_leg", "not_held", "not_recorded", "pbx_refused"),
+            *(
+                "call_over",
+                "channel_gone",
+                "not_talking",
+                "which_leg",
+                "not_held",
+                "no_consultation",
+                "not_recorded",
+                "pbx_refused",
+            ),
             *("agent_no_answer", "agent_busy", "agent_unavailable"),
         )
     },

@@ -140,7 +140,9 @@ def test_attended_transfer(stage: Stage, api: Commander) -> None:
     target = stage.agent("1003")
     customer, desk = stage.connect()
     path = f"calls/{api.live(stage.caller)}/transfer"
+    assert api.post(path, {"kind": "ATTENDED_COMPLETE"}).code == "no_consultation"
     assert api.post(path, {"to": "1003", "kind": "ATTENDED"}).status == 200
+    assert not desk.ended.is_set()
     other = target.wait_call()
     other.answer()
     talk()

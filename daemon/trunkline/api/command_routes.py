@@ -23,7 +23,7 @@ _ANY: Final = (
 )
 _CALL: Final = ("call_not_found", "call_over", "channel_gone")
 _OUTSIDE: Final = ("agent_not_found", "destination_refused", "call_limit")
-_RINGS: Final = ("agent_no_answer", "agent_busy", "agent_unavailable")
+_RINGS: Final = ("agent_no_answer", "agent_busy", "agent_unavailable", "call_over")
 
 
 def _route(
@@ -90,6 +90,7 @@ COMMANDS: Final = (
         *_OUTSIDE,
         "which_leg",
         "not_talking",
+        "no_consultation",
     ),
     _route(
         f"{_OF}/park",

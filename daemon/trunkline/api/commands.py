@@ -400,6 +400,8 @@ def _problem(command: Command) -> Problem:
             return Problem("channel_gone", detail, **told)
         case "not_talking":
             return Problem("not_talking", detail, **told)
+        case "no_consultation":
+            return Problem("no_consultation", detail, **told)
         case "which_leg":
             return Problem("which_leg", detail, **told)
         case "not_held":

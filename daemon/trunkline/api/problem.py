@@ -50,6 +50,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "login_refused": (401, "no user has this email and password"),
     "method_not_allowed": (405, "the route does not take the method"),
     "no_audio": (404, "the recording has no audio; `state` says why"),
+    "no_consultation": (409, "no attended transfer is under way that could be ended"),
     "no_pbx": (409, "there is no PBX that could do it"),
     "no_peaks": (404, "no waveform can be made of the recording"),
     "no_session": (403, "the route is for users who are logged in"),

@@ -14,6 +14,7 @@ class StandingLeg(NamedTuple):
     is_trunk: bool
     up: bool
     peers: tuple[str, ...]
+    holds: bool  # the others, by its phone or by command
     waiting: bool  # in a waiting room: held by command, or parked
 
 
@@ -35,6 +36,7 @@ def standing(live: Live, external_id: str) -> Standing | None:
     call = live.calls.get(external_id)
     if call is None:
         return None
+    holding = {hold.uniqueid for hold in call.holds if hold.ended_at is None}
     legs = [
         StandingLeg(
             leg.uniqueid,
@@ -42,6 +44,7 @@ def standing(live: Live, external_id: str) -> Standing | None:
             leg.is_trunk,
             leg.state == UP,
             tuple(peer.uniqueid for peer in live.humans_with(leg)),
+            leg.uniqueid in holding,
             leg.bridge is not None and leg.bridge.holding,
         )
         for leg in call.legs.values()
