@@ -44,7 +44,7 @@ def test_click_to_dial_rings_the_agent_first_and_then_the_number(stage: Stage, a
     phone = stage.agent("1003")
     asking = api.start("calls", {"extension": "1003", "to": f"+{stage.caller}"})
     desk = phone.wait_call()
-    assert desk.caller == "1003"
+    assert (desk.caller, desk.caller_name) == ("1003", f"+{stage.caller}")  # his own, so that the dialplan knows him
     stage.carrier.forget_calls()
     desk.answer()
     outside = stage.carrier.wait_call()
@@ -52,6 +52,7 @@ def test_click_to_dial_rings_the_agent_first_and_then_the_number(stage: Stage, a
     assert (answer.status, answer.body["state"]) == (201, "DONE")
     assert answer.headers["Location"] == f"/api/v1/commands/{answer.body['id']}"
     assert outside.caller == stage.pbx.did("0003")  # the agent's own number, as when his phone had dialled
+    assert outside.caller_name == "Carol Cole"
     outside.answer()
     talk()
     outside.hangup()

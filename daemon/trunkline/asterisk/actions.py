@@ -46,7 +46,7 @@ def held_to(form: Form, text: str) -> str:
 def dial(channel_id: str, endpoint: str, extension: str, context: str, number: str, ring_s: int) -> Action:
     """Ring that endpoint; when it answers it dials the number, as if its phone had.
 
-    What the phone shows is the number as a name; the number shown is its own, which the dialplan goes by.
+    CallerID is its own, for the dialplan goes by it, and its name stays; the phone shows the number as the other's name.
     """
     number = held_to("number", number)
     return Action(
@@ -57,7 +57,8 @@ def dial(channel_id: str, endpoint: str, extension: str, context: str, number: s
             ("Exten", number),
             ("Priority", "1"),
             ("Timeout", _ms(ring_s)),
-            ("CallerID", f'"{number}" <{held_to("extension", extension)}>'),
+            ("CallerID", f"<{held_to('extension', extension)}>"),
+            ("Variable", f"CONNECTEDLINE(name,i)={number}"),
             ("ChannelId", held_to("channel id", channel_id)),
             ("Async", "true"),
         ),
