@@ -46,7 +46,7 @@ def held_to(form: Form, text: str) -> str:
 def dial(channel_id: str, endpoint: str, extension: str, context: str, number: str, ring_s: int) -> Action:
     """Ring that endpoint; when it answers it dials the number, as if its phone had.
 
-    CallerID is its own, for the dialplan goes by it, and its name stays; the phone shows the number as the other's name.
+    CallerID is its own, which the dialplan goes by; the phone shows the number as the name of who calls it.
     """
     number = held_to("number", number)
     return Action(
