@@ -7,7 +7,8 @@ from contextlib import suppress
 from aiohttp import web
 
 from trunkline.api.document import render_index, render_openapi
-from trunkline.api.edge import MAX_BODY, edge
+from trunkline.api.edge import edge
+from trunkline.api.problem import MAX_BODY
 from trunkline.api.routes import OPEN, ROUTES
 from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
@@ -45,6 +46,7 @@ def create_app(
         access,
         metrics,
         open_routes=OPEN,
+        longest_bodies={(route.method, route.path): route.longest_body for route in ROUTES},
         head=head,
         links=links,
         objects=objects,

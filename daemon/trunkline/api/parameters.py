@@ -1,7 +1,7 @@
 """Query parameters, read strictly: what is unknown, doubled or malformed is refused with what is allowed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
@@ -64,6 +64,16 @@ def read_query(request: web.Request, allowed: Mapping[str, bool]) -> dict[str, l
     if "pretty" in found:
         pretty(request)  # refused before anything is done
     return found
+
+
+def read_fields(asked: Sequence[str], allowed: Sequence[str]) -> frozenset[str]:
+    """The fields that are wanted. Raises Problem."""
+    for name in asked:
+        if name not in allowed:
+            raise bad_parameter(
+                "fields", f"{_shown(name)} is none; allowed: {', '.join(allowed)}.", allowed=list(allowed)
+            )
+    return frozenset(asked)
 
 
 def calls_query(found: dict[str, list[str]]) -> CallsQuery:
