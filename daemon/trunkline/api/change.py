@@ -5,6 +5,7 @@ changes there. The commit comes behind the handler, and only where it has looked
 neither If-Match nor Idempotency-Key can be forgotten.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -13,22 +14,27 @@ from types import TracebackType
 from typing import Final, Self
 from uuid import UUID
 
+import structlog
 from aiohttp import hdrs, web
 
 from trunkline.api.problem import Problem
 from trunkline.api.representation import is_version
-from trunkline.api.state import STATE
+from trunkline.api.state import STATE, State
 from trunkline.store.events import NewEvent, insert_events
-from trunkline.store.kept_answers import Asked, KeptAnswer, claim, insert_kept, select_kept
-from trunkline.store.pool import Connection
+from trunkline.store.faults import of_the_server, summary
+from trunkline.store.kept_answers import Asked, KeptAnswer, claim, insert_kept, purge_kept, select_kept
+from trunkline.store.pool import Connection, raise_if_cancelled
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
 LONGEST_KEY: Final = 255
+PURGE_S: Final = 900.0
 _KEY: Final = re.compile(r"[!-~]{1,255}", re.ASCII)
 _KEPT_HEADERS: Final = (hdrs.CONTENT_TYPE, hdrs.CONTENT_LOCATION, hdrs.LOCATION, hdrs.ETAG, hdrs.CACHE_CONTROL)
 # The writer of calls waits for whoever numbers an event: one who hangs between two statements is hung up on.
 _IMPATIENT: Final = "SET LOCAL idle_in_transaction_session_timeout = '3s'"
+
+log = structlog.get_logger(__name__)
 
 
 class Repeats(StrEnum):
@@ -209,6 +215,23 @@ def refuse_conditions(request: web.Request, *, versioned: bool, repeats: Repeats
             f"{IDEMPOTENCY_KEY}: what this route answers is not kept: it holds a secret, or may be asked for twice. "
             "Leave the header out.",
         )
+
+
+async def purge_for_ever(state: State) -> None:
+    """Delete answers whose time is over, every PURGE_S. Nobody reads them any more, but they hold personal data."""
+    while True:
+        try:
+            if count := await purge_kept(state.pool, await state.account_id()):
+                log.info("api.answers_purged", count=count)
+        except Problem:
+            pass  # the account is not there yet
+        except Exception as error:
+            raise_if_cancelled()
+            if of_the_server(error):
+                log.warning("api.purge_failed", error=summary(error), again_in_s=PURGE_S)
+            else:
+                log.exception("api.purge_failed")
+        await asyncio.sleep(PURGE_S)
 
 
 async def _begin(connection: Connection, account_id: UUID, asked: Asked) -> None:

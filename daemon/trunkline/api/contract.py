@@ -4,6 +4,7 @@ What a route may be asked, what it answers and which errors it knows stand in it
 was declared, read and checked. So `/api/openapi.json` cannot drift from what is served.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_type_hints
@@ -23,6 +24,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 QUERY: Final = web.RequestKey("query", dict[str, list[str]])  # the values of the parameters, by name
 BODY: Final = web.RequestKey("body", object)  # of the route's type
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # that PostgreSQL cannot hold; not behind a backslash of its own
 _JSON: Final = "application/json"
 _MERGE_PATCH: Final = "application/merge-patch+json"  # RFC 7396: what a PATCH takes is one
 
@@ -210,8 +212,11 @@ async def _read_body(request: web.Request, type_: Any) -> Any:
     """The request's JSON as that type. Raises Problem."""
     if request.content_type not in ((_JSON, _MERGE_PATCH) if request.method == "PATCH" else (_JSON,)):
         raise Problem("not_json", "The body has to be JSON: send it with `Content-Type: application/json`.")
+    body = await request.read()
+    if _NUL.search(body):
+        raise Problem("bad_body", "The body holds the character U+0000, which no text may have here. Leave it out.")
     try:
-        return msgspec.json.decode(await request.read(), type=type_)
+        return msgspec.json.decode(body, type=type_)
     except msgspec.ValidationError as error:
         raise Problem("bad_body", f"The body is not what this route takes: {error}.") from error
     except (msgspec.DecodeError, RecursionError) as error:

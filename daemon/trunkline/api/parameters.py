@@ -96,7 +96,9 @@ def calls_query(found: dict[str, list[str]]) -> CallsQuery:
         if part not in INCLUDE:
             raise bad_parameter("include", f"{_shown(part)} is not known; allowed: {', '.join(INCLUDE)}.")
     cursor = found["cursor"][0] if "cursor" in found else None
-    return CallsQuery(narrow, read_limit(found, DEFAULT_LIMIT, MAX_LIMIT), cursor, "legs" in include)
+    return CallsQuery(
+        narrow, read_limit(found, DEFAULT_LIMIT, MAX_LIMIT), cursor, "legs" in (*include, *found.get("fields", ()))
+    )
 
 
 class EventsQuery(NamedTuple):

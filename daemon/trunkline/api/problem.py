@@ -77,7 +77,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
 EVERYWHERE: Final = (
     "unknown_parameter", "bad_parameter", "key_missing", "key_unknown", "key_revoked", "key_expired", "token_refused",
     "scope_missing", "rate_limited", "method_not_allowed", "body_too_large", "host_not_allowed", "refused",
-    "internal_error", "database_unavailable", "account_missing", "too_slow",
+    "internal_error", "database_unavailable", "account_missing", "too_slow", "not_http",
 )  # fmt: skip
 """The codes that every route may answer with."""
 
