@@ -12,6 +12,7 @@ from people import SECRET, add_key, add_user, bearer, log_in
 from served import ACCOUNT, Serve, Served
 
 from trunkline.api import Commands
+from trunkline.api.change import Repeats
 from trunkline.api.command_routes import COMMANDS
 from trunkline.identity.destinations import Destinations
 from trunkline.store.command_queue import Claimed, CommandQueue, Outcome
@@ -217,7 +218,7 @@ async def test_a_key_has_a_form(api: Served, core: Core) -> None:
         ) as response:
             assert response.status == 400
             code = (await response.json(content_type=None))["code"]
-        assert code == ("idempotency_key_missing" if key is None else "bad_parameter")
+        assert code == ("idempotency_key_missing" if key is None else "bad_idempotency_key")
     assert core.taken == []
 
 
@@ -238,7 +239,7 @@ async def test_where_may_not_be_called(api: Served, core: Core, call_id: UUID) -
         "1001@trunk": "destination_refused",
         "+12025550123,1": "destination_refused",
         "+1202555\r\nAction: Hangup": "destination_refused",
-        "+1202555\u0000": "destination_refused",
+        "+1202555\u0000": "bad_body",
         "": "bad_body",
         "1" * 33: "bad_body",
     }
@@ -350,7 +351,7 @@ async def test_without_a_pbx(serve: Serve, pool: Pool, account_id: UUID) -> None
 async def test_every_route_of_commands_asks_for_a_key(api: Served) -> None:
     posts = [route for route in COMMANDS if route.method == "POST"]
     assert len(posts) == 13
-    assert all(route.keyed for route in posts)
+    assert all(route.repeats is Repeats.HANDLED for route in posts)
     _, document = await api.get("/api/openapi.json")
     for route in posts:
         parameters = document["paths"][route.path]["post"]["parameters"]

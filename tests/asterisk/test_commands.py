@@ -286,7 +286,7 @@ def test_one_key_is_one_call_however_often_it_is_sent(stage: Stage, api: Command
     assert (one.status, one.body["id"]) == (201, same.body["id"])
     assert api.post("calls", body, key="once").body["id"] == one.body["id"]
     assert api.post("calls", {**body, "to": "1005"}, key="once").code == "idempotency_key_reused"
-    assert api.post("calls", {**body, "to": "1005"}, key="x" * 256).code == "bad_parameter"
+    assert api.post("calls", {**body, "to": "1005"}, key="x" * 256).code == "bad_idempotency_key"
     other.reject("486 Busy Here")
     desk.wait_end()
     api.call_of(one)

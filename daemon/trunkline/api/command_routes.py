@@ -6,13 +6,13 @@ from typing import Any, Final, Literal
 from aiohttp import web
 
 from trunkline.api import commands
+from trunkline.api.change import Repeats
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.store.commands import Command
 
 _PRETTY: Final = Parameter(name="pretty", about="1: indented, for human eyes.", type=Literal["0", "1"])
 _ANY: Final = (
     "idempotency_key_missing",
-    "idempotency_key_reused",
     "not_yours",
     "no_pbx",
     "pbx_away",
@@ -42,7 +42,7 @@ def _route(
         about=about,
         tag="commands",
         scope=scope,
-        keyed=True,
+        repeats=Repeats.HANDLED,
         queues=False,  # it waits for the PBX, not for the database
         parameters=(_PRETTY,),
         body=body,

@@ -16,10 +16,11 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from trunkline.api.change import idempotency_key
 from trunkline.api.contract import BODY
 from trunkline.api.guard import CALLER
 from trunkline.api.parameters import read_id
-from trunkline.api.problem import Problem, bad_parameter
+from trunkline.api.problem import Problem
 from trunkline.api.sessions import by
 from trunkline.api.state import STATE, State, json_response
 from trunkline.calls.record import LIVE, CallRecord, encode
@@ -44,7 +45,6 @@ from trunkline.store.users import select_user
 
 WAIT_S: Final = 5.0  # for what becomes of it; above store.commands.BEGIN_WITHIN_S
 _LOOK_S: Final = 1.0  # how late an end is seen whose NOTIFY was lost
-_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _EXTENSION: Final = re.compile(r"[0-9]{2,6}", re.ASCII)
 
 Extension = Annotated[str, Meta(pattern=r"^[0-9]{2,6}$", max_length=6)]
@@ -197,7 +197,7 @@ async def _command(request: web.Request, form: Any, kind: Kind, *, status: int =
     account_id = await state.account_id()
     call = await _call_of(request, state, account_id)
     agent = _agent_of(request)
-    key = read_key(request)
+    key = _key(request)
     digest = _digest(request, form)
     asker = by(request)
     command: Command | KeyReused | OverLimit | None = await select_by_key(state.pool, account_id, key, digest)
@@ -269,18 +269,16 @@ def _agent_of(request: web.Request) -> str | None:
     return extension
 
 
-def read_key(request: web.Request) -> str:
+def _key(request: web.Request) -> str:
     """The request's Idempotency-Key. Raises Problem."""
-    given = request.headers.getall("Idempotency-Key", [])
-    if not given:
+    given = idempotency_key(request)
+    if given is None:
         raise Problem(
             "idempotency_key_missing",
             "This needs the header Idempotency-Key: 1 to 255 visible ASCII characters, such as a UUID. Send the same "
             "one when you try again, so that it is done once.",
         )
-    if len(given) > 1 or not _KEY.fullmatch(given[0]):
-        raise bad_parameter("Idempotency-Key", "is given once, of 1 to 255 visible ASCII characters.")
-    return given[0]
+    return given
 
 
 def _digest(request: web.Request, form: Any) -> bytes:
