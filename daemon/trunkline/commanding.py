@@ -18,6 +18,7 @@ from trunkline.store.faults import summary
 
 AT_ONCE: Final = 64
 MARGIN_S: Final = 5.0  # of the lease, to write down what came of it
+STOP_S: Final = 2.0  # to do so when the daemon stops
 _AGAIN_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
@@ -57,10 +58,10 @@ class Commanding:
                 log.exception("command.fault", pbx=command.pbx, kind=command.kind.value, command=str(command.id))
                 outcome = Outcome("unknown", "outcome_unknown", "the daemon failed over it; its log has why")
             finally:
-                with trio.CancelScope(shield=True), trio.move_on_after(command.lease_s - asked_s):
-                    await self._finish(command, outcome)
+                await self._finish(command, outcome)
 
     async def _finish(self, command: Claimed, outcome: Outcome) -> None:
+        """Say what came of it: for a moment also when we are told to stop, else for as long as its lease lasts."""
         self.outcomes[outcome.state] += 1
         log.info(
             "command.ended",
@@ -70,6 +71,13 @@ class Commanding:
             state=outcome.state,
             code=outcome.code,
         )
+        with trio.CancelScope(shield=True), trio.move_on_after(STOP_S):
+            await self._write(command, outcome)
+            return
+        with trio.move_on_after(command.lease_s):
+            await self._write(command, outcome)
+
+    async def _write(self, command: Claimed, outcome: Outcome) -> None:
         while True:
             try:
                 await self._aio.call(self._queue.finish, command.id, outcome)

@@ -324,6 +324,11 @@ async def test_every_command_is_audited_and_no_number_is(
     ]
     assert [row["subject"] for row in rows] == [f"command:{taken.id}" for taken in core.taken]
     assert all(row["actor"].startswith("key:") for row in rows)
+    await post(api, "calls", {"extension": "1001", "to": "+442071234567"})
+    (refused,) = await pool.fetch("SELECT action, subject, detail FROM audit WHERE detail LIKE 'refused%'")
+    assert tuple(refused) == ("command.dial", "call:new", "refused: destination_refused")
+    rows += await pool.fetch("SELECT * FROM audit")
+    assert "2071234567" not in str([tuple(row) for row in rows])
     assert "2025550123" not in str([tuple(row) for row in rows]) + "".join(capfd.readouterr())
 
 

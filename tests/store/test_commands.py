@@ -229,6 +229,16 @@ async def test_arguments_that_nobody_can_read_are_taken_to_be_refused(
     assert taken.arguments is None
 
 
+async def test_a_kind_that_this_core_does_not_know_is_left_to_expire(
+    pool: Pool, account_id: UUID, queue: CommandQueue
+) -> None:
+    await ordered(pool, account_id)
+    await pool.execute("UPDATE command SET kind = 'teleport'")
+    await ordered(pool, account_id)
+    (taken,) = await queue.take(["hq"], 5)
+    assert taken.kind is Kind.DIAL
+
+
 async def test_old_commands_go(pool: Pool, account_id: UUID, queue: CommandQueue) -> None:
     made = await ordered(pool, account_id)
     await pool.execute("UPDATE command SET state = 'done', created_at = now() - interval '31 days'")

@@ -26,6 +26,7 @@ from trunkline.api.state import STATE, State, json_response
 from trunkline.calls.record import LIVE, CallRecord, encode
 from trunkline.identity.destinations import LONGEST, DestinationRefused
 from trunkline.identity.scopes import Role
+from trunkline.store.audit import insert_audit
 from trunkline.store.commands import (
     Arguments,
     Asked,
@@ -204,8 +205,12 @@ async def _command(request: web.Request, form: Any, kind: Kind, *, status: int =
     if command is None:
         if call is not None and call.status not in LIVE:
             raise Problem("call_over", "This call is over.")
-        acting = await _acting(request, state, account_id)
-        arguments = _arguments(state, form, kind, call, agent, acting)
+        try:
+            acting = await _acting(request, state, account_id)
+            arguments = _arguments(state, form, kind, call, agent, acting)
+        except Problem as refused:
+            await _audit_refusal(request, account_id, kind, call, refused.code)
+            raise
         pbx = await _pbx(state, account_id, call, getattr(form, "pbx", None))
         asked = Asked(pbx, kind, arguments, None if call is None else UUID(call.id), key, digest)
         command = await ask(state.pool, account_id, asked, asker, state.commands.limits)
@@ -215,6 +220,7 @@ async def _command(request: web.Request, form: Any, kind: Kind, *, status: int =
             "This Idempotency-Key came before with another request; send a new one with each new request.",
         )
     if isinstance(command, OverLimit):
+        await _audit_refusal(request, account_id, kind, call, "call_limit")
         raise _over_limit(command)
     command = await _ended(state, account_id, command)
     if command.state in ("FAILED", "UNKNOWN"):
@@ -223,6 +229,17 @@ async def _command(request: web.Request, form: Any, kind: Kind, *, status: int =
     response = json_response(request, encode(command), status=status if done else 202)
     response.headers["Location"] = f"/api/v1/commands/{command.id}"
     return response
+
+
+async def _audit_refusal(
+    request: web.Request, account_id: UUID, kind: Kind, call: CallRecord | None, code: str
+) -> None:
+    """Who tries what he may not is in the audit too; what is merely written wrong is not."""
+    if code in ("destination_refused", "call_limit", "not_yours"):
+        subject = f"agent:{request.match_info['ext']}" if "ext" in request.match_info else "call:new"
+        subject = subject if call is None else f"call:{call.id}"
+        pool = request.app[STATE].pool
+        await insert_audit(pool, account_id, by(request), f"command.{kind.lower()}", subject, f"refused: {code}")
 
 
 async def _ended(state: State, account_id: UUID, command: Command) -> Command:
