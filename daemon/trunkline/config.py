@@ -84,6 +84,22 @@ class Pbx(Section, frozen=True, kw_only=True):
     voicemail: (
         Annotated[Path, Meta(description="the directory with this PBX's mailboxes, as this machine sees it")] | None
     ) = None
+    ari_url: Annotated[str, Meta(description='a URL such as "http://127.0.0.1:8088"')] = (
+        ""  # "": ARI is not listened to
+    )
+    ari_user: Annotated[
+        str, Meta(pattern=r"^[^\x00-\x1f\x7f:]+\Z", description="a section's name of ari.conf, no colon in it")
+    ] = "recordings"  # the one of asterisk-config/ari.conf that only reads
+    ari_secret: Annotated[Secret, Meta(description="the ARI user's password")] | None = None
+    ari_recordings: (
+        Annotated[Path, Meta(description="the directory where ARI's recordings are, as this machine sees it")] | None
+    ) = None
+    ari_recordings_seen_as: (
+        Annotated[
+            str, Meta(pattern=r"^/[^\x00-\x1f\x7f]*\Z", description="the same directory's absolute path on the PBX")
+        ]
+        | None
+    ) = None
 
     @property
     def ami_port(self) -> int:
@@ -108,8 +124,23 @@ class Pbx(Section, frozen=True, kw_only=True):
             problems.append(f"voicemail: {self.voicemail} is no directory; allowed: where the PBX's mailboxes are")
         if self.recordings_seen_as is not None and self.recordings is None and "recordings" not in unread:
             problems.append("recordings_seen_as: needs recordings, the same directory as this machine sees it")
+        problems += self._ari_problems(unread)
         if self.tls not in ("off", "on") and not Path(self.tls).is_file():
             problems.append(f'tls: {self.tls!r} is no file; allowed: "off", "on", or the path of a CA file')
+        return problems
+
+    def _ari_problems(self, unread: Collection[str]) -> list[str]:
+        """Refuse a URL that is none, half a login, and directories that are not there."""
+        problems = []
+        if self.ari_url and "ari_url" not in unread and not _is_url(self.ari_url):
+            problems.append('ari_url: is no URL of an ARI; allowed: "http://HOST:PORT" or "https://HOST:PORT"')
+        if self.ari_url and self.ari_secret is None and "ari_secret" not in unread:
+            problems.append("ari_secret or ari_secret_file: is missing; allowed: the password of ari_user in ari.conf")
+        if not self.ari_url and self.ari_secret is not None and "ari_url" not in unread:
+            problems.append('ari_url: is missing, so ari_secret has no effect; allowed: "http://HOST:PORT"')
+        if self.ari_recordings is not None and not self.ari_recordings.is_dir():
+            allowed = "allowed: where what ARI records is"
+            problems.append(f"ari_recordings: {self.ari_recordings} is no directory; {allowed}")
         return problems
 
 
@@ -270,11 +301,12 @@ _FILE_KEYS = {
     ("database", "url_file"): "url",
     ("auth", "secret_file"): "secret",
     ("pbx", "secret_file"): "secret",
+    ("pbx", "ari_secret_file"): "ari_secret",
     ("http", "api_key_file"): "api_keys",
     ("recordings", "access_key_file"): "access_key",
     ("recordings", "secret_key_file"): "secret_key",
 }
-_VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_SECRET_FILE for the nth [[pbx]]
+_VARIABLES = {  # beside these, for the nth [[pbx]]: TRUNKLINE_PBX_<n>_[ARI_]SECRET[_FILE]
     "TRUNKLINE_ACCOUNT_NAME": ("account", "name"),
     "TRUNKLINE_AUTH_SECRET": ("auth", "secret"),
     "TRUNKLINE_AUTH_SECRET_FILE": ("auth", "secret_file"),
@@ -400,7 +432,7 @@ def _override(tables: dict[str, Any], environ: Mapping[str, str]) -> None:
                 value = int(text)
             _put(tables.setdefault(section, {}), section, key, value)
     for n, row in enumerate(tables.get("pbx", []), 1):
-        for key in ("secret", "secret_file"):
+        for key in ("secret", "secret_file", "ari_secret", "ari_secret_file"):
             if (text := environ.get(f"TRUNKLINE_PBX_{n}_{key.upper()}")) is not None:
                 _put(row, "pbx", key, text)
 
@@ -425,13 +457,18 @@ def _refuse_twins(pbxs: tuple[Pbx | None, ...], reader: Reader) -> None:
 
 
 def _bare_url(text: str) -> bool:
+    return _is_url(text) and urlsplit(text).path in ("", "/")
+
+
+def _is_url(text: str) -> bool:
+    """Is it a web address, and nothing but scheme, host, port and path?"""
     try:
         url = urlsplit(text)
         _ = url.port  # parsed when asked for
     except ValueError:
         return False
-    bare = url.scheme in ("http", "https") and url.hostname and url.path in ("", "/") and not url.query
-    return bool(bare) and "@" not in text
+    plain = text.isascii() and text.isprintable() and not set(text) & set(" @?#")
+    return plain and url.scheme in ("http", "https") and bool(url.hostname)
 
 
 def _refuse_open_door(http: Http | None, auth: Auth | None, table: Mapping[str, Any], reader: Reader) -> None:

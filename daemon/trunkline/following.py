@@ -8,11 +8,16 @@ from collections.abc import Callable, Sequence
 import structlog
 import trio
 
+from trunkline.asterisk.ari_events import AriRecording, file_of
 from trunkline.asterisk.event import Event
 from trunkline.asterisk.link import Hello
 from trunkline.asterisk.lists import Snapshot
 from trunkline.calls.record import CallRecord, CallUpdate
 from trunkline.calls.tracker import Tracker
+
+ARI_DIRECTORY = "/var/spool/asterisk/recording"
+"""Where Asterisk keeps what ARI records, unless it was told otherwise."""
+_HELD = 1000  # recordings that ARI tells of before AMI is there
 
 log = structlog.get_logger(__name__)
 
@@ -20,11 +25,20 @@ log = structlog.get_logger(__name__)
 class Following:
     """A link's Consumer. `wake` is called whenever there may be something to take.
 
-    name: of the link; it is what a PBX without a systemname is called.
+    name: of the link; it is what a PBX without a systemname is called. ari_directory: what the PBX calls the directory
+    of ARI's recordings.
     A fresh tracker is fed only after `adopt`: until then what the link tells is held back, in order.
     """
 
-    def __init__(self, name: str, *, trunks: Sequence[str], region: str | None, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        trunks: Sequence[str],
+        region: str | None,
+        wake: Callable[[], None],
+        ari_directory: str = ARI_DIRECTORY,
+    ) -> None:
         self.name = name
         self.faults = 0  # events that the tracker could not take: each is a bug of ours
         self.misnamed = 0  # events not believed, for they put one channel's name on another's ids
@@ -36,6 +50,8 @@ class Following:
         self._pbx = ""
         self._named = trio.Event()
         self._held: list[Callable[[], None]] | None = None
+        self._ari_directory = ari_directory.rstrip("/")
+        self._told_early: list[AriRecording] = []  # by ARI, before the PBX has said its name
         self._left: list[CallUpdate] = []  # of a tracker that was put away
         self._last_seen_at: float | None = None
         self._misnamed = 0  # of the tracker's, those that were told
@@ -86,6 +102,9 @@ class Following:
             self._misnamed = 0
             self._tracker = Tracker(pbx, trunks=self._trunks, region=self._region)
             self._named.set()
+            early, self._told_early = self._told_early, []
+            for told in early:
+                self.recorded(told)
         elif hello.restarted:
             self._feed(self._end_all)
 
@@ -100,6 +119,13 @@ class Following:
     def resynced(self, snapshot: Snapshot, buffered: list[Event]) -> None:
         """Reconcile with what the PBX says is there."""
         self._feed(lambda: self._resync(snapshot, buffered))
+
+    def recorded(self, told: AriRecording) -> None:
+        """Take what ARI says of a recording; the ARI link's consumer."""
+        if self._tracker is not None:
+            self._feed(lambda: self._record(told))
+        elif len(self._told_early) < _HELD:
+            self._told_early.append(told)
 
     def disconnected(self, reason: str, at: float) -> None:
         """Keep the calls: they may well go on, and the next resync tells."""
@@ -150,6 +176,13 @@ class Following:
         except Exception:
             self.faults += 1
             log.exception("tracker.fault", pbx=self.name, kind="resync", todo="please report it, with a recording")
+
+    def _record(self, told: AriRecording) -> None:
+        try:
+            self._known().recorded(told, f"{self._ari_directory}/{file_of(told)}")
+        except Exception:
+            self.faults += 1
+            log.exception("tracker.fault", pbx=self.name, kind="ari", todo="please report it, with a recording")
 
     def _end_all(self) -> None:
         if self._last_seen_at is not None:
