@@ -10,7 +10,7 @@ import ipaddress
 import math
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from trunkline import migrating
 from trunkline.aio import AsyncioThread, open_asyncio_thread
 from trunkline.api import Access, create_app, serve
 from trunkline.api import Link as LinkState
+from trunkline.asterisk.ari_settings import AriSettings, ari_settings
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.link import Link
 from trunkline.asterisk.session import Credentials
@@ -31,11 +32,11 @@ from trunkline.config import Pbx, Settings
 from trunkline.crm.matching import select_leads_by_number
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.service import Sending, WebhookService
-from trunkline.following import Following
+from trunkline.following import ARI_DIRECTORY, Following
 from trunkline.garbage import give_back, settle
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.metrics import Metrics, families
-from trunkline.recordings.spool import RecordingSpool
+from trunkline.recordings.spool import Directories, RecordingSpool
 from trunkline.store.faults import advice
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.queries import select_migration
@@ -47,15 +48,13 @@ from trunkline.store.writer import CallWriter
 from trunkline.store.writer_sql import INSERT_ACCOUNT
 
 if TYPE_CHECKING:
+    from trunkline.asterisk.ari import AriLink
     from trunkline.recordings.service import RecordingService
 
 WRITE_EVERY_S = 0.02  # what changes within it is one batch
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
 REACH_S = 3.0  # how long the start waits for the database
 STOP_S = 5.0
-
-ByPbx = Callable[[], Mapping[str, RecordingSpool]]
-"""Directories by the name of the PBX, as far as it is known now."""
 
 OnUpdates = Callable[[Sequence[CallUpdate]], object]
 
@@ -102,6 +101,7 @@ class _Daemon:
         self._changed = trio.Event()
         self._changed_at = 0.0  # perf_counter of the oldest event that is not written
         self._unwritten: list[CallUpdate] = []  # taken from a tracker, not yet handed over
+        self._ari: list[AriLink] = []
         self._follow = [self._following(pbx) for pbx in settings.pbx if pbx.enabled]
         self._measure()
 
@@ -123,7 +123,7 @@ class _Daemon:
             nursery.start_soon(self._cut_when_stopping)
             nursery.start_soon(self._aio.call, self._pools.webhooks.run)
             if self._pools.recordings is not None:
-                here = bool(self._spools.recordings or self._spools.voicemail)
+                here = bool(self._spools.recordings or self._spools.voicemail or self._spools.ari)
                 if not here:
                     todo = "set pbx.recordings, or run `trunkline spool` beside the PBX"
                     log.warning("recordings.not_here", meanwhile="recordings stay PENDING", todo=todo)
@@ -131,6 +131,8 @@ class _Daemon:
             for following, link in self._follow:
                 nursery.start_soon(self._adopt, following, link)
                 nursery.start_soon(link.run)
+            for ari in self._ari:
+                nursery.start_soon(ari.run)
 
     async def close(self) -> None:
         """Write what is known, within STOP_S; what PostgreSQL does not take by then waits in the spool."""
@@ -140,8 +142,15 @@ class _Daemon:
         await self._aio.call(self._pools.close)
 
     def _following(self, pbx: Pbx) -> tuple[Following, Link]:
+        ari = None
+        if pbx.ari_recordings is not None:
+            ari = RecordingSpool(pbx.ari_recordings.resolve(), pbx.ari_recordings_seen_as, "ari_recordings")
         following = Following(
-            pbx.systemname or f"{pbx.host}:{pbx.ami_port}", trunks=pbx.trunks, region=pbx.region, wake=self._wake
+            pbx.systemname or f"{pbx.host}:{pbx.ami_port}",
+            trunks=pbx.trunks,
+            region=pbx.region,
+            wake=self._wake,
+            ari_directory=ari.seen_as if ari is not None else pbx.ari_recordings_seen_as or ARI_DIRECTORY,
         )
         link = Link(_link_settings(following.name, pbx), following, wanted=NEEDED, fields=FIELDS)
         following.request_resync = link.request_resync
@@ -150,7 +159,13 @@ class _Daemon:
                 (following, RecordingSpool(pbx.recordings.resolve(), pbx.recordings_seen_as))
             )
         if pbx.voicemail is not None:
-            self._spools.voicemail.append((following, RecordingSpool(pbx.voicemail.resolve())))
+            self._spools.voicemail.append((following, RecordingSpool(pbx.voicemail.resolve(), None, "voicemail")))
+        if ari is not None:
+            self._spools.ari.append((following, ari))
+        if pbx.ari_url:
+            from trunkline.asterisk.ari import AriLink  # here: 6 MB, for who uses it
+
+            self._ari.append(AriLink(_ari_settings(following.name, pbx), following.recorded, expected=following.said))
         return following, link
 
     def _wake(self) -> None:
@@ -266,6 +281,8 @@ class _Daemon:
         pull(families.DROPPED_CALLS, "", lambda: sink.dropped)
         for following, link in self._follow:
             _measure_pbx(self._metrics, following, link)
+        for ari in self._ari:
+            _measure_ari(self._metrics, ari)
         if self._pools.recordings is not None:
             _measure_recordings(self._metrics, self._pools.recordings)
         _measure_webhooks(self._metrics, self._pools.webhooks)
@@ -277,6 +294,10 @@ class _Spools:
     def __init__(self) -> None:
         self.recordings: list[tuple[Following, RecordingSpool]] = []
         self.voicemail: list[tuple[Following, RecordingSpool]] = []
+        self.ari: list[tuple[Following, RecordingSpool]] = []
+        self.directories = Directories(
+            lambda: self.named(self.recordings), lambda: self.named(self.voicemail), lambda: self.named(self.ari)
+        )
 
     def named(self, spools: Sequence[tuple[Following, RecordingSpool]]) -> dict[str, RecordingSpool]:
         """Return some of them by name."""
@@ -315,9 +336,7 @@ class _Pools:
             from trunkline.recordings.jobs import enqueue_recordings  # here: 14 MB, for who uses it
 
             enqueue = enqueue_recordings
-            service = await open_recordings(
-                settings, lambda: spools.named(spools.recordings), lambda: spools.named(spools.voicemail)
-            )
+            service = await open_recordings(settings, spools.directories)
         writer = CallWriter(
             writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
         )
@@ -356,7 +375,7 @@ class _Pools:
         self.webhooks.cut()
 
 
-async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -> "RecordingService":
+async def open_recordings(settings: Settings, directories: Directories) -> "RecordingService":
     """What stores the recordings of the PBXs in these directories; opened without needing database or storage."""
     from trunkline.recordings.objects import ObjectStore
     from trunkline.recordings.service import Keeping, RecordingService
@@ -385,8 +404,7 @@ async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -
         settings.database.url.reveal(),
         store,
         settings.account.name,
-        spools,
-        mailboxes,
+        directories,
         keeping,
     )
 
@@ -411,6 +429,14 @@ def _link_settings(name: str, pbx: Pbx) -> LinkSettings:
             raise StartError(f"pbx.tls: {pbx.tls} cannot be used as a CA file: {error}") from error
     credentials = Credentials(pbx.username, pbx.secret.reveal())
     return LinkSettings(name, Address(pbx.host, pbx.ami_port, tls), credentials, pbx.systemname)
+
+
+def _ari_settings(name: str, pbx: Pbx) -> AriSettings:
+    secret = pbx.ari_secret.reveal() if pbx.ari_secret is not None else ""
+    try:
+        return ari_settings(name, pbx.ari_url, pbx.ari_user, secret, None if pbx.tls in ("off", "on") else pbx.tls)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"pbx.tls: {pbx.tls} cannot be used as a CA file: {error}") from error
 
 
 def _sending(settings: Settings) -> Sending:
@@ -447,6 +473,19 @@ def _measure_webhooks(metrics: Metrics, service: WebhookService) -> None:
     }
     for family, read in readings.items():
         metrics.pull(family, "", read)
+
+
+def _measure_ari(metrics: Metrics, ari: "AriLink") -> None:
+    readings: dict[families.Pulled, Callable[[], float | dict[str, int]]] = {
+        families.ARI_UP: lambda: ari.up,
+        families.ARI_CONNECTS: lambda: ari.connects,
+        families.ARI_RECONNECTS: lambda: ari.reconnects,
+        families.ARI_CONNECTS_FAILED: lambda: ari.connect_failures,
+        families.ARI_RECORDINGS: lambda: ari.recordings,
+        families.ARI_BAD: lambda: ari.bad,
+    }
+    for family, read in readings.items():
+        metrics.pull(family, ari.name, read)
 
 
 def _measure_pbx(metrics: Metrics, following: Following, link: Link) -> None:

@@ -48,6 +48,7 @@ class Following:
         self._wake = wake
         self._tracker: Tracker | None = None  # None until the PBX has said its name
         self._pbx = ""
+        self._named_itself = False
         self._named = trio.Event()
         self._held: list[Callable[[], None]] | None = None
         self._ari_directory = ari_directory.rstrip("/")
@@ -66,6 +67,10 @@ class Following:
     def pbx(self) -> str:
         """What the PBX is called in the database: its systemname or `name`; "" until it has said so."""
         return self._pbx
+
+    def said(self) -> str:
+        """The systemname that the PBX has told, "" where it has none, or has not told it."""
+        return self._pbx if self._named_itself else ""
 
     @property
     def channels(self) -> int:
@@ -92,6 +97,7 @@ class Following:
 
     def connected(self, hello: Hello) -> None:
         """Take up the calls of this PBX, or end those that its restart has cut."""
+        self._named_itself = bool(hello.systemname)
         pbx = hello.systemname or self.name
         if self._tracker is None or pbx != self._pbx:
             if self._tracker is not None:  # another PBX answers at this address now

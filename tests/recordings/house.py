@@ -16,7 +16,7 @@ from sounds import tone, wav
 from trunkline.calls.record import CallRecord, CallUpdate, Direction, Leg, RecordingRef, Role, Status
 from trunkline.recordings.jobs import JobRunner, enqueue_recordings
 from trunkline.recordings.objects import ObjectStore
-from trunkline.recordings.spool import RecordingSpool
+from trunkline.recordings.spool import Directories, RecordingSpool
 from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader
 from trunkline.store.pool import Pool
@@ -42,10 +42,10 @@ class House:
         self.steps: list[str] = []
         self.uploader = Uploader(pool, self.store, self.spool_of, prefix=self.prefix, step=self.steps.append)
         self.runner = JobRunner(pool, self.uploader.take, at_once=4)
-        self.sweeper = Sweeper(pool, account, lambda: {PBX: RecordingSpool(spool)}, grace_s=0)
+        self.sweeper = Sweeper(pool, account, Directories(lambda: {PBX: RecordingSpool(spool)}), grace_s=0)
         self._calls = 0
 
-    def spool_of(self, pbx: str) -> RecordingSpool | None:
+    def spool_of(self, kind: str, pbx: str) -> RecordingSpool | None:
         return RecordingSpool(self.spool) if pbx == PBX else None
 
     async def close(self) -> None:

@@ -45,7 +45,7 @@ async def main():
     store = ObjectStore(told["endpoint"], told["bucket"], told["key"], told["secret"], silent_s=60)
     async with await open_pool(told["database"]) as pool:
         spool = RecordingSpool(Path(told["spool"]))
-        uploader = Uploader(pool, store, lambda pbx: spool, prefix=told["prefix"], step=step)
+        uploader = Uploader(pool, store, lambda kind, pbx: spool, prefix=told["prefix"], step=step)
         await JobRunner(pool, uploader.take, at_once=told["at_once"]).run()
 
 asyncio.run(main())

@@ -20,9 +20,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.trio.client import ClientConnection, connect
 
 from trunkline.asterisk.ari_events import AriRecording, BadAriEvent, Replaced, decode, systemname_of
+from trunkline.asterisk.ari_settings import AriSettings
 from trunkline.asterisk.backoff import Backoff
-from trunkline.asterisk.dial import Address, open_stream
-from trunkline.asterisk.session import Credentials, LinkError, Reason
+from trunkline.asterisk.dial import open_stream
+from trunkline.asterisk.session import LinkError, Reason
 
 _LARGEST: Final = (
     1 << 18
@@ -50,16 +51,6 @@ class AriPatience:
     ping: float = 5.0
     pong: float = 7.0
     close: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class AriSettings:
-    """One ARI user at one PBX. `name` is what logs and metrics call it; `prefix` is http.conf's: "/asterisk", or ""."""
-
-    name: str
-    address: Address
-    credentials: Credentials
-    prefix: str = ""
 
 
 class AriLink:

@@ -1,13 +1,13 @@
 """Everything of this room that runs: the uploads, the sweeper, the maintenance; on the asyncio thread."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from trunkline.recordings.jobs import JobRunner
 from trunkline.recordings.maintenance import Maintenance
 from trunkline.recordings.objects import ObjectStore
-from trunkline.recordings.spool import RecordingSpool
+from trunkline.recordings.spool import Directories
 from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader
 from trunkline.store.pool import Pool, open_pool
@@ -25,18 +25,14 @@ class Keeping(NamedTuple):
 
 
 class RecordingService:
-    """The recordings of one account.
-
-    spools, mailboxes: the directories of the PBXs that are followed now, by the PBX's name.
-    """
+    """The recordings of one account."""
 
     def __init__(
         self,
         pool: Pool,
         store: ObjectStore,
         account: str,
-        spools: Callable[[], Mapping[str, RecordingSpool]],
-        mailboxes: Callable[[], Mapping[str, RecordingSpool]],
+        directories: Directories,
         keeping: Keeping,
     ) -> None:
         """Use `open`."""
@@ -45,22 +41,20 @@ class RecordingService:
         self.uploader = Uploader(
             pool,
             store,
-            lambda pbx: spools().get(pbx),
+            directories.of,
             account=account,
             prefix=keeping.prefix,
             keep=keeping.keep_local,
             at_once=keeping.at_once,
-            mailboxes_of=lambda pbx: mailboxes().get(pbx),
         )
         self.runner = JobRunner(pool, self.uploader.take, at_once=keeping.at_once)
         self.maintenance = Maintenance(pool, account, keeping.retention_days, keeping.retention_days_by_queue)
         self.sweeper = Sweeper(
             pool,
             account,
-            spools,
+            directories,
             every_s=keeping.sweep_s,
             keep=keeping.keep_local,
-            mailboxes=mailboxes,
             away=lambda: self.uploader.breaker.fault,
         )
 
@@ -70,12 +64,11 @@ class RecordingService:
         url: str,
         store: ObjectStore,
         account: str,
-        spools: Callable[[], Mapping[str, RecordingSpool]],
-        mailboxes: Callable[[], Mapping[str, RecordingSpool]],
+        directories: Directories,
         keeping: Keeping,
     ) -> "RecordingService":
         """Open without needing the database or the store."""
-        return cls(await open_pool(url, max_size=keeping.at_once + 4), store, account, spools, mailboxes, keeping)
+        return cls(await open_pool(url, max_size=keeping.at_once + 4), store, account, directories, keeping)
 
     async def run(self, spools_here: bool = True) -> None:
         """Never returns; whatever is away is waited for. Without spools here only what is overdue is looked for."""

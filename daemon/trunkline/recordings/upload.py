@@ -26,10 +26,18 @@ from trunkline.recordings.breaker import Breaker
 from trunkline.recordings.faults import NoObject, StoreFault
 from trunkline.recordings.jobs import Later
 from trunkline.recordings.objects import ObjectStore
-from trunkline.recordings.spool import Look, Missing, RecordingSpool, Refused, is_written
+from trunkline.recordings.spool import SETTINGS, Look, Missing, RecordingSpool, Refused, is_written
 from trunkline.recordings.together import Together
 from trunkline.store.pool import Pool
-from trunkline.store.recordings import Stored, claim_keys, select_jobs, set_erased, set_state, set_stored
+from trunkline.store.recordings import (
+    Stored,
+    claim_keys,
+    is_taken_over,
+    select_jobs,
+    set_erased,
+    set_state,
+    set_stored,
+)
 from trunkline.threads import in_thread
 
 # Asterisk closes the file within a moment of the channel's end. Where the kernel does not say so (spool.is_written), a
@@ -63,7 +71,7 @@ class _NotYet(Exception):
 class Uploader:
     """Takes recordings to the store.
 
-    spool_of, mailboxes_of: where the PBX of that name records and keeps voicemail; None where we cannot see it.
+    spool_of: where the PBX of that name keeps files of that kind of recording; None where we cannot see it.
     account: whose, None for anybody's. prefix: of every key. keep: leave the files in the spool (those of mailboxes
     always stay). at_once: transfers to and from the storage; of jobs there may be more, so that what they ask of the
     database is asked together. step: is told each step's name before it is taken (for tests that kill).
@@ -73,19 +81,17 @@ class Uploader:
         self,
         pool: Pool,
         store: ObjectStore,
-        spool_of: Callable[[str], RecordingSpool | None],
+        spool_of: Callable[[str, str], RecordingSpool | None],
         *,
         account: str | None = None,
         prefix: str = "",
         keep: bool = False,
         at_once: int = 4,
-        mailboxes_of: Callable[[str], RecordingSpool | None] = lambda pbx: None,
         step: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._pool = pool
         self._store = store
         self._spool_of = spool_of
-        self._mailboxes_of = mailboxes_of
         self._account = account
         self._prefix = prefix
         self._keep = keep
@@ -108,14 +114,14 @@ class Uploader:
             return
         if self._account is not None and row["account"] != self._account:
             raise Later("another account's, for its own daemon", _OTHERS_S)
-        spool = self._where(row["kind"])(row["pbx"] or "")
+        spool = self._spool_of(row["kind"], row["pbx"] or "")
         if row["erased_at"] is not None:
             if row["call_id"] is not None and row["call_ended_at"] is None:  # its tracker would write the path again
                 raise Later("the call goes on", _OTHERS_S)
             await self._erase(row, spool)
             return
         if spool is None:
-            key = "voicemail" if row["kind"] == "voicemail" else "recordings"
+            key = SETTINGS[row["kind"]]
             reason = f"the {key} of PBX {row['pbx']} cannot be reached from here: set pbx.{key}"
             await self._say(row, "pending", reason)
             raise Later(reason, _OTHERS_S)
@@ -140,12 +146,12 @@ class Uploader:
         if row is not None and row["erased_at"] is not None and row["path"]:  # ordered while we were at it: no job made
             raise Later("its erasure was ordered meanwhile", 0.0)
 
-    def _where(self, kind: str) -> Callable[[str], RecordingSpool | None]:
-        return self._mailboxes_of if kind == "voicemail" else self._spool_of
-
     async def _store_one(self, row: Any, spool: RecordingSpool, name: str) -> None:
         if row["ended_at"] is None and row["call_id"] is not None and row["call_ended_at"] is None:
             raise Later("the call goes on", _OTHERS_S)  # its end makes a job anew
+        if row["kind"] == "ari" and await is_taken_over(self._pool, row):
+            await self._say(row, "failed", "a later recording took its file's name: give each a name of its own")
+            return
         try:
             async with self._looks:
                 taken = await in_thread(_take_complete, spool, name)
@@ -264,7 +270,8 @@ class Uploader:
         proof = f"the object with sha256 {row['sha256']} is gone" if row["key"] else "there is no object"
         if row["kind"] != "voicemail" and row["path"]:
             if spool is None:
-                raise self._not_erased(row, f"the files of PBX {row['pbx']} cannot be reached", "set pbx.recordings")
+                todo = f"set pbx.{SETTINGS[row['kind']]}"
+                raise self._not_erased(row, f"the files of PBX {row['pbx']} cannot be reached", todo)
             try:
                 proof += f", {await in_thread(_remove_file, spool, row['path'])}"
             except (OSError, _NotYet) as error:

@@ -112,6 +112,18 @@ WHERE recording.id = held.id
 RETURNING recording.id, recording.object_key
 """
 
+# Whoever uses ARI names its files, and may have one overwritten.
+_IS_TAKEN_OVER: Final = """
+SELECT EXISTS (
+    SELECT FROM call_recording AS later LEFT JOIN call ON call.id = later.call_id
+    WHERE later.path = $2 AND later.id <> $1 AND later.kind = 'ari' AND later.started_at > $3
+        AND later.account_id = $4 AND coalesce(later.integration_id, call.integration_id) = (
+            SELECT coalesce(own.integration_id, call.integration_id)
+            FROM call_recording AS own LEFT JOIN call ON call.id = own.call_id WHERE own.id = $1
+        )
+)
+"""
+
 _SET_STATE: Final = """
 UPDATE call_recording SET state = $2, reason = $3
 WHERE id = $1 AND state <> 'stored' AND (state, reason) IS DISTINCT FROM ($2, $3)
@@ -333,6 +345,12 @@ async def claim_keys(database: Connection | Pool, wanted: Sequence[tuple[UUID, s
     ids, keys = [recording_id for recording_id, _ in wanted], [key for _, key in wanted]
     claimed = {row["id"]: str(row["object_key"]) for row in await database.fetch(_CLAIM_KEYS, ids, keys)}
     return [claimed.get(recording_id) for recording_id in ids]
+
+
+async def is_taken_over(database: Connection | Pool, row: Any) -> bool:
+    """Was a file of the same name begun later, on the same PBX? `row` is one of select_jobs."""
+    told = await database.fetchval(_IS_TAKEN_OVER, row["id"], row["path"], row["started_at"], row["account_id"])
+    return bool(told)
 
 
 async def purge_log(database: Connection | Pool) -> None:
