@@ -30,7 +30,7 @@ class AriUser:
         self._stack = ExitStack()
         self._socket = self._stack.enter_context(
             connect(
-                f"ws://{pbx.host}:{pbx.http_port}/ari/events?app={application}",
+                f"ws://{pbx.host}:{pbx.http_port}/ari/events?app={application}&subscribeAll=true",
                 additional_headers={"Authorization": self._key},
                 proxy=None,
                 compression=None,

@@ -56,6 +56,47 @@ def test_a_recording_goes_on_through_a_transfer(stored: Stored) -> None:
     assert share(sound, 600, whole - 1, whole - 0.2) < 0.02
 
 
+def test_a_recording_goes_on_through_an_attended_transfer(stored: Stored) -> None:
+    """The customer's recording has what the customer heard, from first to last, and nothing of the consultation."""
+    stage = stored.stage
+    target = stage.agent("1003")
+    customer, desk = stage.connect()
+    channel = stage.tap.event("BridgeEnter", stage.mark, CallerIDNum=stage.caller)["Uniqueid"]
+    talk(1.5)
+    desk.hold()
+    stage.tap.event("Hold", stage.mark)
+    consultation = stage.agent("1002").call("1003")
+    other = target.wait_call()
+    other.answer()
+    consultation.wait_answer()
+    talk(1)
+    desk.transfer(to=consultation)
+    stage.tap.event("AttendedTransfer", stage.mark)
+    for mine in (desk, consultation):
+        mine.hangup()
+    talk(2.5)
+    customer.hangup()
+    other.wait_end()
+    (recording,) = stored.recordings("STORED")
+    record = stored.rows.ended(stage.caller)
+    assert (recording["callId"], recording["channelId"]) == (record.id, channel)
+    assert record.channel_id == channel  # the customer's leg
+    assert [(str(t.kind), t.by, t.to) for t in record.transfers] == [("ATTENDED", "1002", "1003")]
+    assert record.recording_id == recording["id"]
+    sound = stored.sound(recording)
+    whole = length(sound)
+    assert whole > 4.5
+    assert share(sound, CUSTOMER_HZ, 0.3, 1.2) > 0.1
+    assert share(sound, 600, 0.3, 1.2) > 0.1  # 1002 before
+    assert share(sound, 700, 0.3, 1.2) < 0.02
+    end = whole - 1.2, whole - 0.2
+    assert share(sound, CUSTOMER_HZ, *end) > 0.1
+    assert share(sound, 700, *end) > 0.1  # 1003 after
+    assert share(sound, 600, *end) < 0.02
+    held = [share(sound, hz, 2.0, 2.6) for hz in (600, 700)]
+    assert max(held) < 0.02  # what the two say to each other is not for the customer, nor in the customer's recording
+
+
 def test_a_paused_span_is_silent_in_the_object_and_told(stored: Stored) -> None:
     stage = stored.stage
     customer, desk = stage.connect()
