@@ -395,6 +395,8 @@ async def open_recordings(settings: Settings, directories: Directories) -> "Reco
     keeping = Keeping(
         prefix=kept.prefix,
         keep_local=kept.keep_local,
+        opus=kept.format == "opus",
+        ffmpeg=kept.ffmpeg,
         at_once=kept.at_once,
         sweep_s=kept.sweep_s,
         retention_days=kept.retention_days,

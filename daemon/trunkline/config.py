@@ -227,6 +227,8 @@ class Recordings(Section, frozen=True, kw_only=True):
     encryption: Annotated[Literal["off", "sse-s3"], Meta(description='"off" or "sse-s3", done by the server')] = "off"
     at_once: Annotated[int, Meta(ge=2, le=64, description="2 to 64 uploads at a time")] = 4
     keep_local: bool = False  # leave the files in the PBX's directory
+    format: Annotated[Literal["wav", "opus"], Meta(description='"wav" (as the PBX writes them) or "opus"')] = "wav"
+    ffmpeg: Annotated[Line, Meta(description="the path of ffmpeg, or its name on PATH")] = "ffmpeg"
     sweep_s: Annotated[float, Meta(ge=1, le=86400, description="seconds, 1 to 86400")] = 60.0
     retention_days: Annotated[int, Meta(ge=1, description="days, 1 or more; left out: for ever")] | None = None
     retention_days_by_queue: Annotated[

@@ -80,6 +80,7 @@ async def _run(
     status = 0
     try:
         if once:
+            await service.prepare()
             await service.sweeper.sweep()
             while await service.runner.due():  # noqa: ASYNC110  # the queue is in another process
                 await asyncio.sleep(_POLL_S)

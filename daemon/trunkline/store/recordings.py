@@ -48,6 +48,14 @@ class Recording(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     created_at: datetime
 
 
+class Original(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stored object was made of, where it is not the PBX's file itself."""
+
+    sha256: str
+    size: int  # bytes
+    codec: str
+
+
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """What an upload has made."""
 
@@ -60,6 +68,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None
     mended: str = ""  # what was wrong with the file's header
     codec: str = ""
+    original: Original | None = None
+    waveform: bytes | None = None  # as JSON; None: it is made when it is asked for
 
 
 _decode_spans: Final = msgspec.json.Decoder(list[PausedSpan]).decode
@@ -92,7 +102,8 @@ SELECT recording.id, recording.account_id, recording.call_id, recording.channel_
     recording.state, recording.reason, recording.started_at, recording.ended_at, recording.erased_at,
     recording.created_at, recording.object_key,
     account.name AS account, coalesce(pbx.external_id, call.pbx) AS pbx, call.ended_at AS call_ended_at,
-    file.bucket, file.key, file.size, file.metadata ->> 'sha256' AS sha256
+    file.bucket, file.key, file.size, file.metadata ->> 'sha256' AS sha256,
+    coalesce(file.metadata #>> '{original,sha256}', file.metadata ->> 'sha256') AS source_sha256
 FROM call_recording AS recording
 JOIN account ON account.id = recording.account_id
 LEFT JOIN call ON call.id = recording.call_id
@@ -379,7 +390,10 @@ async def set_stored(database: Pool, all_stored: Sequence[tuple[UUID, Stored]]) 
 
 async def _insert_stored(connection: Connection, new: Sequence[tuple[Any, Stored]]) -> None:
     files = [stored for _, stored in new]
-    metadata = [{"sha256": file.sha256, "codec": file.codec, "mended": file.mended or None} for file in files]
+    metadata = [
+        {"sha256": file.sha256, "codec": file.codec, "mended": file.mended or None, "original": file.original}
+        for file in files
+    ]
     await connection.execute(
         _SET_STORED,
         [row["id"] for row, _ in new],
@@ -393,6 +407,9 @@ async def _insert_stored(connection: Connection, new: Sequence[tuple[Any, Stored
         [msgspec.json.encode(said).decode() for said in metadata],
         [_whole_seconds(file) for file in files],
     )
+    for row, file in new:
+        if file.waveform is not None:
+            await insert_peaks(connection, row["account_id"], row["id"], file.waveform)
 
 
 async def _tell_stored(connection: Connection, new: Sequence[tuple[Any, Stored]]) -> None:
