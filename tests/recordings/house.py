@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from patience import until
 from sounds import tone, wav
 
-from trunkline.calls.record import CallRecord, CallUpdate, Direction, Leg, RecordingRef, Role, Status
+from trunkline.calls.record import CallRecord, CallUpdate, Direction, Leg, RecordingKind, RecordingRef, Role, Status
 from trunkline.recordings.jobs import JobRunner, enqueue_recordings
 from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.spool import Directories, RecordingSpool
@@ -69,6 +69,7 @@ class House:
         days_ago: float = 0.01,
         pbx: str = PBX,
         unique: str | None = None,
+        kind: RecordingKind = RecordingKind.CALL,
     ) -> UUID:
         """A call with these recordings, written as the tracker would have it; its id. unique: its channel's number."""
         self._calls += 1
@@ -84,7 +85,7 @@ class House:
             status=Status.COMPLETED if ended else Status.IN_PROGRESS, from_="15551234567", to="442070001001",
             phone_number="15551234567", started_at=start, ended_at=end, legs=[leg], queue=queue,
             recordings=[
-                RecordingRef(path=path, channel_id=channel, started_at=start, ended_at=end) for path in paths
+                RecordingRef(path=path, channel_id=channel, started_at=start, ended_at=end, kind=kind) for path in paths
             ],
         )  # fmt: skip
         result = await self.writer.write([CallUpdate(record, ("call.ringing",) + ("call.ended",) * ended)])

@@ -14,7 +14,7 @@ from trunkline.calls.names import age
 from trunkline.calls.record import RecordingKind
 
 _KNOWN: Final = 4096  # recordings that are remembered; far more than run at once
-_WAITING: Final = 1024
+_WAITING: Final = 256
 _WAITS_S: Final = 120.0  # after its end, for its channel to be told of
 _SNOOP: Final = "Snoop/"
 
@@ -32,7 +32,7 @@ def recorded(live: Live, told: AriRecording, path: str) -> None:
         live.ari.pop(path, None)
         live.ari[path] = live.untied[path] = held
         _forget_oldest(live)
-        tie(live, told.at)
+        _tie_one(live, path, held)
         held = live.ari[path]
     if told.state is not RecordingIs.STARTED and not held.finished:
         held.ended_at, held.finished = told.at, True
@@ -44,12 +44,17 @@ def recorded(live: Live, told: AriRecording, path: str) -> None:
 def tie(live: Live, at: float) -> None:
     """Tie what can be tied by now to its Call."""
     for path, recording in list(live.untied.items()):
-        found = _place(live, recording.target)
-        if found is not None:
+        if recording.ended_at is not None and recording.ended_at < at - _WAITS_S:
             del live.untied[path]
-            _add(live, recording, *found)
-        elif recording.ended_at is not None and recording.ended_at < at - _WAITS_S:
-            del live.untied[path]
+        else:
+            _tie_one(live, path, recording)
+
+
+def _tie_one(live: Live, path: str, recording: RecordingState) -> None:
+    found = _place(live, recording.target)
+    if found is not None:
+        del live.untied[path]
+        _add(live, recording, *found)
 
 
 def _is_another(held: RecordingState, told: AriRecording) -> bool:
