@@ -22,7 +22,7 @@ from trunkline import migrating
 from trunkline.aio import AsyncioThread, open_asyncio_thread
 from trunkline.api import Access, create_app, serve
 from trunkline.api import Link as LinkState
-from trunkline.asterisk.ari_settings import AriSettings, ari_settings
+from trunkline.asterisk.ari import AriLink, AriSettings, ari_settings
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.link import Link
 from trunkline.asterisk.session import Credentials
@@ -48,7 +48,6 @@ from trunkline.store.writer import CallWriter
 from trunkline.store.writer_sql import INSERT_ACCOUNT
 
 if TYPE_CHECKING:
-    from trunkline.asterisk.ari import AriLink
     from trunkline.recordings.service import RecordingService
 
 WRITE_EVERY_S = 0.02  # what changes within it is one batch
@@ -163,8 +162,6 @@ class _Daemon:
         if ari is not None:
             self._spools.ari.append((following, ari))
         if pbx.ari_url:
-            from trunkline.asterisk.ari import AriLink  # here: 6 MB, for who uses it
-
             self._ari.append(AriLink(_ari_settings(following.name, pbx), following.recorded, expected=following.said))
         return following, link
 
@@ -477,7 +474,7 @@ def _measure_webhooks(metrics: Metrics, service: WebhookService) -> None:
         metrics.pull(family, "", read)
 
 
-def _measure_ari(metrics: Metrics, ari: "AriLink") -> None:
+def _measure_ari(metrics: Metrics, ari: AriLink) -> None:
     readings: dict[families.Pulled, Callable[[], float | dict[str, int]]] = {
         families.ARI_UP: lambda: ari.up,
         families.ARI_CONNECTS: lambda: ari.connects,

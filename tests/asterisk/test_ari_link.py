@@ -14,9 +14,10 @@ from proxy import Proxy
 from stage import Stage
 from structlog.testing import capture_logs
 
-from trunkline.asterisk.ari import AriLink, AriPatience
+from trunkline.asterisk.ari import AriLink, AriPatience, ari_settings
 from trunkline.asterisk.ari_events import AriRecording, RecordingIs
-from trunkline.asterisk.ari_settings import ari_settings
+from trunkline.asterisk.doctor import examine_ari
+from trunkline.asterisk.findings import Finding, Level
 from trunkline.asterisk.session import Reason
 from trunkline.embedded.asterisk import Asterisk
 
@@ -169,3 +170,20 @@ def test_the_user_that_listens_can_change_nothing(pbx: Asterisk) -> None:
         assert reader.status("GET", "channels") == 200
         assert reader.status("POST", "channels", endpoint="PJSIP/1001", app="reader") == 403
         assert reader.status("DELETE", "recordings/stored/x") == 403
+
+
+def _found(findings: list[Finding]) -> dict[str, Level]:
+    return {finding.check: finding.level for finding in findings}
+
+
+@pytest.mark.trio
+async def test_the_doctor_examines_ari(pbx: Asterisk) -> None:
+    where, secrets = f"http://{pbx.host}:{pbx.http_port}", pbx.secrets
+    reader = ari_settings("one", where, "recordings", secrets.ari_recordings)
+    writer = ari_settings("one", where, "trunkline", secrets.ari)
+    well = {"ari": Level.OK, "ari_systemname": Level.OK, "ari_rights": Level.OK}
+    assert _found(await examine_ari(reader, pbx.systemname)) == well
+    assert _found(await examine_ari(writer, None)) == well | {"ari_rights": Level.WARNING}
+    assert _found(await examine_ari(reader, "branch")) == well | {"ari_systemname": Level.ERROR}
+    stranger = ari_settings("one", where, "recordings", "guessed")
+    assert _found(await examine_ari(stranger, None)) == {"ari_login_refused": Level.ERROR}

@@ -13,6 +13,7 @@ from trunkline.asterisk.ari_events import (
     BadAriEvent,
     RecordingIs,
     Replaced,
+    answer_of,
     decode,
     file_of,
     systemname_of,
@@ -96,12 +97,19 @@ def test_nothing_but_a_refusal_comes_of_a_damaged_event(noise: bytes, at: int) -
         decode(whole[:at] + noise + whole[at:])
 
 
+def _name_in(message: bytes) -> str | None:
+    answer = answer_of(message)
+    return None if answer is None else systemname_of(answer)
+
+
 def test_the_name_of_the_pbx_is_in_its_answer_alone() -> None:
-    assert systemname_of(NAMED) == "pbx-d4afa2f471ee"
-    assert systemname_of(NAMED.replace(b"200", b"403")) is None
-    assert systemname_of(NAMED.replace(b"pbx-d4afa2f471ee", b"")) is None
-    assert systemname_of(NAMED[:-9]) is None
-    assert systemname_of(_event()) is None
+    assert _name_in(NAMED) == "pbx-d4afa2f471ee"
+    assert _name_in(NAMED.replace(b"200", b"403")) is None
+    assert _name_in(NAMED.replace(b"pbx-d4afa2f471ee", b"")) is None
+    assert _name_in(NAMED.replace(b'{\\"config', b'[\\"config')) is None
+    assert _name_in(NAMED[:-9]) is None
+    assert _name_in(_event()) is None
+    assert _name_in(json.dumps({"type": "ChannelVarset", "value": '"RESTResponse"'}).encode()) is None
 
 
 @pytest.mark.parametrize(

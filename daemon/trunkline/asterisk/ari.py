@@ -6,6 +6,7 @@ directory by the sweeper (recordings/sweep.py).
 """
 
 import logging
+import ssl
 from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -13,26 +14,22 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Final, NoReturn
+from urllib.parse import urlsplit
 
 import structlog
 import trio
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.trio.client import ClientConnection, connect
 
-from trunkline.asterisk.ari_events import AriRecording, BadAriEvent, Replaced, decode, systemname_of
-from trunkline.asterisk.ari_settings import AriSettings
+from trunkline.asterisk.ari_events import AriRecording, BadAriEvent, Replaced, answer_of, decode, request, systemname_of
 from trunkline.asterisk.backoff import Backoff
-from trunkline.asterisk.dial import open_stream
-from trunkline.asterisk.session import LinkError, Reason
+from trunkline.asterisk.dial import Address, open_stream
+from trunkline.asterisk.session import Credentials, LinkError, Reason
 
 _LARGEST: Final = (
     1 << 18
 )  # bytes of an event; the largest that Asterisk writes, of a channel with many variables: 30 kB
 _WAITING: Final = 64  # events read ahead, at most
-_ASK_NAME: Final = (
-    '{"type":"RESTRequest","transaction_id":"trunkline","request_id":"name","method":"GET",'
-    '"uri":"asterisk/info?only=config"}'
-)
 _TODO: Final = {
     Reason.PORT_CLOSED: "is Asterisk running, and has http.conf enabled = yes, bindaddr and bindport as in ari_url?",
     Reason.TLS: "ari_url: http:// where http.conf has no tlsenable; tls: the CA file that signed its tlscertfile",
@@ -51,6 +48,27 @@ class AriPatience:
     ping: float = 5.0
     pong: float = 7.0
     close: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AriSettings:
+    """One ARI user at one PBX. `name` is what logs and metrics call it; `prefix` is http.conf's: "/asterisk", or ""."""
+
+    name: str
+    address: Address
+    credentials: Credentials
+    prefix: str = ""
+
+
+def ari_settings(name: str, url: str, username: str, secret: str, ca_file: str | None = None) -> AriSettings:
+    """Those of an ARI at a URL; with https its certificate is held against the system's CAs, or those of the file.
+
+    Raises OSError, ssl.SSLError for a file that holds none.
+    """
+    parts = urlsplit(url)
+    tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
+    address = Address(parts.hostname or "", parts.port or (8088 if tls is None else 8089), tls)
+    return AriSettings(name, address, Credentials(username, secret), parts.path.rstrip("/").removesuffix("/ari"))
 
 
 class AriLink:
@@ -123,7 +141,9 @@ class AriLink:
 
     async def _follow(self, socket: ClientConnection) -> NoReturn:
         """Read for ever. Raises ConnectionClosed, LinkError."""
-        await socket.send(_ASK_NAME)  # an Asterisk before 20.14 and 22.4 does not answer
+        await socket.send(
+            request("GET", "asterisk/info?only=config")
+        )  # an Asterisk before 20.14 and 22.4 does not answer
         while True:
             message = await socket.recv(decode=False)
             try:
@@ -134,8 +154,9 @@ class AriLink:
                 continue
             match told:
                 case None:
-                    self._systemname = systemname_of(message) or self._systemname
-                    self._check_name()
+                    if (answer := answer_of(message)) is not None:
+                        self._systemname = systemname_of(answer)
+                        self._check_name()
                 case Replaced():
                     raise LinkError(
                         Reason.CLOSED, "another connection took our application over", "nothing: it is rare"

@@ -55,8 +55,11 @@ class _Event(msgspec.Struct):
     recording: _Live | None = None
 
 
-class _Answer(msgspec.Struct):
+class Answer(msgspec.Struct):
+    """What ARI answers to a request by the same socket (Asterisk 20.14, 22.4 and later)."""
+
     type: str
+    request_id: str = ""
     status_code: int = 0
     message_body: str = ""
 
@@ -78,7 +81,7 @@ _STATES: Final = {
 # value these words could only stand with a backslash before the quote.
 _WORDS: Final = (b'"Recording', b'"ApplicationReplaced"')
 _decode_event: Final = msgspec.json.Decoder(_Event).decode
-_decode_answer: Final = msgspec.json.Decoder(_Answer).decode
+_decode_answer: Final = msgspec.json.Decoder(Answer).decode
 _decode_info: Final = msgspec.json.Decoder(_Info).decode
 
 
@@ -111,16 +114,28 @@ def _epoch(timestamp: str) -> float:
     return at.timestamp()
 
 
-def systemname_of(message: bytes) -> str | None:
-    """The PBX's name in the answer to `GET asterisk/info`; None where this is no such answer, or it says none."""
+def request(method: str, uri: str) -> str:
+    """A request by the socket; its answer has the same words as its id."""
+    asked = {"transaction_id": "trunkline", "request_id": f"{method} {uri}", "method": method, "uri": uri}
+    return msgspec.json.encode({"type": "RESTRequest", **asked}).decode()
+
+
+def answer_of(message: bytes) -> Answer | None:
+    """The answer to a request; None where the message is none."""
     if b'"RESTResponse"' not in message:
         return None
     try:
         answer = _decode_answer(message)
-        if answer.type != "RESTResponse" or answer.status_code != 200:
-            return None
-        return _decode_info(answer.message_body).config.name or None
     except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return answer if answer.type == "RESTResponse" else None
+
+
+def systemname_of(answer: Answer) -> str | None:
+    """The PBX's name in the answer to `GET asterisk/info`; None where it says none."""
+    try:
+        return _decode_info(answer.message_body).config.name or None if answer.status_code == 200 else None
+    except msgspec.DecodeError:
         return None
 
 
