@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import subprocess
 import wave
 from hashlib import sha256
@@ -185,7 +186,9 @@ def test_an_encoder_sees_no_secret_and_yields_to_others(tmp_path: Path, monkeypa
     said = seen.read_text()
     assert "canary" not in said
     assert str(tmp_path / "spool") not in said
-    assert said.splitlines()[-2].split(") ")[1].split()[16] == "19"  # proc(5): nice
+    stat = said.splitlines()[-2].split(") ")[1].split()  # proc(5), from the state on
+    assert stat[16] == "19"  # nice
+    assert int(stat[3]) == os.getsid(0)  # a session of its own would be given as much time as all of us
 
 
 @pytest.mark.asyncio
