@@ -76,9 +76,14 @@ async def test_once_stores_what_is_there_and_ends(house: House, settings: Path) 
     assert house.files() == ["stranger.wav"]
 
 
-async def test_it_goes_on_until_it_is_told_to_stop(house: House, settings: Path) -> None:
+@pytest.fixture
+def opus_settings(settings: Path) -> Path:
     settings.write_text(f'{settings.read_text()}format = "opus"\nffmpeg = "{FFMPEG}"\n')
-    process = await spool(settings)
+    return settings
+
+
+async def test_it_goes_on_until_it_is_told_to_stop(house: House, opus_settings: Path) -> None:
+    process = await spool(opus_settings)
     await house.call(str(house.write("first.wav")))
     await house.until("the first is stored", lambda: len(house.objects()) == 1, 40)
     await house.call(str(house.write("second.wav")))

@@ -117,7 +117,7 @@ class OpusEncoder:
         limit_s = self._least_s + (audio.seconds or 0.0)
         common = ["-hide_banner", "-nostdin", "-loglevel", "error", "-xerror", "-protocol_whitelist", "pipe"]
         with TemporaryFile(prefix="trunkline-ffmpeg-") as said:
-            # A group of its own, so that Ctrl-C is ours; no session, for Linux schedules by sessions before it looks at nice.
+            # A group of its own, so that Ctrl-C is ours; no session: Linux shares out by these before it looks at nice.
             process = subprocess.Popen(  # no shell, and no word of anybody else's
                 [self._program(), *common, *asked],
                 stdin=stdin, stdout=stdout, stderr=said, env=_ENVIRONMENT, process_group=0, bufsize=0,
