@@ -138,6 +138,9 @@ class AriLink:
                 await self._follow(socket)
         except LinkError as error:
             return error
+        except Exception as error:  # whatever a peer has made the library do: calls go on without ARI
+            log.exception("ari.fault", pbx=self.name, todo="please report it")
+            return LinkError(Reason.CLOSED, f"a fault of ours: {type(error).__name__}", "see ari.fault in the log")
 
     async def _follow(self, socket: ClientConnection) -> NoReturn:
         """Read for ever. Raises ConnectionClosed, LinkError."""
