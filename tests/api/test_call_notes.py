@@ -200,6 +200,31 @@ async def test_leads_are_merged_while_their_calls_come(api: Served, writer: Call
     assert seqs == list(range(1, len(seqs) + 1))
 
 
+async def test_a_lead_that_is_merged_or_deleted_right_after_it_was_matched_costs_no_call(
+    api: Served, writer: CallWriter, pool: Pool
+) -> None:
+    _, survivor = await send(api, "POST", "/api/v1/leads", {"phones": ["1"]})
+    meanwhile: list[tuple[str, str, Any]] = []
+
+    async def match(connection: Any, account_id: UUID, numbers: Any) -> Any:
+        found = await select_leads_by_number(connection, account_id, numbers)
+        if meanwhile:
+            assert (await send(api, *meanwhile.pop()))[0] in (200, 204)
+        return found
+
+    late = CallWriter(writer.pool, ACCOUNT, leads=match, conversations=upsert_conversations)
+    for name, expected in (("merged", survivor["id"]), ("deleted", None)):
+        _, lead = await send(api, "POST", "/api/v1/leads", {"phones": [NUMBER]})
+        merge = ("POST", f"/api/v1/leads/{survivor['id']}/merge", {"leadId": lead["id"]})
+        meanwhile.append(merge if expected else ("DELETE", f"/api/v1/leads/{lead['id']}", None))
+        result = await late.write([call(name)])
+        assert (result.written, result.refused) == (1, ())
+        found = await pool.fetchval("SELECT lead_id::text FROM call WHERE external_id = $1", f"pbx-{name}")
+        assert found == expected
+        await send(api, "PATCH", f"/api/v1/leads/{survivor['id']}", {"phones": []})
+        await pool.execute("DELETE FROM conversation")
+
+
 async def test_a_writer_is_not_kept_waiting_by_who_hangs(api: Served, writer: CallWriter, pool: Pool) -> None:
     """Whoever holds a note's lock for however long: the call goes on."""
     await writer.write([call("1")])
