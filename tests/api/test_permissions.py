@@ -36,6 +36,7 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("PATCH", "/api/v1/calls/{id}"): ("calls:write", {A, S, G}),
     ("GET", "/api/v1/leads"): ("leads:read", ALL),
     ("POST", "/api/v1/leads"): ("leads:write", {A, S, G}),
+    ("POST", "/api/v1/leads/import"): ("leads:manage", {A, S}),
     ("GET", "/api/v1/leads/{id}"): ("leads:read", ALL),
     ("PATCH", "/api/v1/leads/{id}"): ("leads:write", {A, S, G}),
     ("DELETE", "/api/v1/leads/{id}"): ("leads:manage", {A, S}),

@@ -7,8 +7,8 @@ neither If-Match nor Idempotency-Key can be forgotten.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, Self
@@ -215,6 +215,14 @@ def refuse_conditions(request: web.Request, *, versioned: bool, repeats: Repeats
             f"{IDEMPOTENCY_KEY}: what this route answers is not kept: it holds a secret, or may be asked for twice. "
             "Leave the header out.",
         )
+
+
+@asynccontextmanager
+async def short_transaction(state: State) -> AsyncIterator[Connection]:
+    """A transaction for a part of what a request changes, for whoever changes a lot; it waits in the line first."""
+    async with state.room, state.pool.acquire() as connection, connection.transaction():
+        await connection.execute(_IMPATIENT)
+        yield connection
 
 
 async def purge_for_ever(state: State) -> None:

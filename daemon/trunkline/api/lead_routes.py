@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from trunkline.api import leads
+from trunkline.api import lead_import, leads
 from trunkline.api.change import Repeats
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.listing import listing_parameters
@@ -59,6 +59,36 @@ LEAD_ROUTES: Final = (
         body=leads.NewLead,
         answers=(Answer(about="The lead.", status=201, type=Lead),),
         problems=("external_id_taken",),
+    ),
+    Route(
+        method="POST",
+        path=f"{_PATH}/import",
+        handler=lead_import.import_leads,
+        queues=False,  # it waits for the client most of the time, and stands in the line for each batch
+        about="Take the leads of a CSV file, whose first line names the columns. One with an externalId or a number "
+        "that a lead has already is not made again, so a file may be sent twice.",
+        tag="leads",
+        scope="leads:manage",
+        repeats=Repeats.REFUSED,
+        takes="text/csv",
+        longest_body=lead_import.LONGEST_FILE,
+        parameters=(
+            Parameter(name="dryRun", about="1: say what would become of it, and do nothing.", type=Literal["0", "1"]),
+            Parameter(
+                name="onDuplicate",
+                about="What becomes of a row whose lead is there: skip, unless told, or update by what the row has.",
+                type=Literal["skip", "update"],
+            ),
+            Parameter(
+                name="map",
+                about=f"FIELD:HEADER for each column, where they are not called so: {', '.join(lead_import.FIELDS)}.",
+                type=Annotated[str, Meta(pattern=rf"^({'|'.join(lead_import.FIELDS)}):.+$", max_length=200)],
+                many=True,
+            ),
+            _PRETTY,
+        ),
+        answers=(Answer(about="What became of each row.", type=lead_import.ImportReport),),
+        problems=("bad_csv", "import_stopped", "not_csv"),
     ),
     Route(
         method="GET",

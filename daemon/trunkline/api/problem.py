@@ -15,6 +15,7 @@ _encode = msgspec.json.Encoder().encode
 PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "account_missing": (503, "the account of the configuration is not in the database yet"),
     "bad_body": (422, "the JSON of the body is not what the route takes"),
+    "bad_csv": (400, "the file is not the CSV that the route takes"),
     "bad_cursor": (400, "the cursor was changed, or is of other filters"),
     "bad_idempotency_key": (400, "an Idempotency-Key is 1 to 255 visible ASCII characters"),
     "bad_json": (400, "the body is no JSON"),
@@ -29,6 +30,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "host_not_allowed": (421, "without a key only names of this machine are answered"),
     "idempotency_key_reused": (422, "another request had this Idempotency-Key in the last 24 hours"),
     "idempotency_not_kept": (400, "the route takes no Idempotency-Key"),
+    "import_stopped": (422, "the rest of the file cannot be read; `report` says what became of what stands before"),
     "internal_error": (500, "ours; the log has it"),
     "key_expired": (401, "the API key has expired"),
     "key_missing": (401, "no API key was sent"),
@@ -47,6 +49,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "no_peaks": (404, "no waveform can be made of the recording"),
     "no_session": (403, "the route is for users who are logged in"),
     "no_websocket": (426, "the route takes WebSockets only"),
+    "not_csv": (415, "the body was not sent as CSV in UTF-8"),
     "not_http": (400, "no HTTP request could be read"),
     "not_json": (415, "the body was not sent as JSON"),
     "not_replayable": (409, "the delivery has nothing that could be sent again"),

@@ -3,7 +3,7 @@
 Who changes calls gives way to the writer of calls: `giving_way`.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
@@ -80,6 +80,7 @@ BY_TEXT: Final = """(lead.name ILIKE {0} OR lead.email ILIKE {0} OR lead.phone I
                AND (further.number ILIKE {0} OR further.e164 LIKE {0})))"""
 
 _SELECT: Final = f"SELECT {_COLUMNS} FROM lead WHERE lead.account_id = $1 AND lead.id = $2"
+_SELECT_SOME: Final = f"SELECT {_COLUMNS} FROM lead WHERE lead.account_id = $1 AND lead.id = ANY ($2::uuid[])"
 _SELECT_ALIAS: Final = "SELECT lead_id FROM lead_alias WHERE account_id = $1 AND folded_id = $2"
 _LOCK: Final = "SELECT id FROM lead WHERE account_id = $1 AND id = ANY ($2::uuid[]) ORDER BY id FOR NO KEY UPDATE"
 _LOCK_WHOLE: Final = "SELECT id FROM lead WHERE account_id = $1 AND id = $2 FOR UPDATE"
@@ -213,6 +214,11 @@ async def select_lead(database: Connection | Pool, account_id: UUID, lead_id: UU
     """A lead of the account; None where it has none of this id."""
     row = await database.fetchrow(_SELECT, account_id, lead_id)
     return None if row is None else lead_of_row(row)
+
+
+async def select_leads(database: Connection | Pool, account_id: UUID, ids: Collection[UUID]) -> list[Lead]:
+    """Leads of the account."""
+    return [lead_of_row(row) for row in await database.fetch(_SELECT_SOME, account_id, list(ids))]
 
 
 async def select_survivor(database: Connection | Pool, account_id: UUID, lead_id: UUID) -> UUID | None:
