@@ -20,6 +20,7 @@ from trunkline.api.problem import Problem, bad_parameter
 from trunkline.api.state import DEADLINE, STATE, State, json_response
 from trunkline.calls.record import encode
 from trunkline.crm.csv_rows import CsvReader, Record, Unreadable
+from trunkline.crm.matching import select_leads_by_number
 from trunkline.store.events import NewEvent, insert_events
 from trunkline.store.leads import (
     Phone,
@@ -27,7 +28,7 @@ from trunkline.store.leads import (
     insert_leads,
     lock_lead,
     select_leads,
-    select_twins,
+    select_leads_by_external_id,
     update_lead,
     values_of,
 )
@@ -166,9 +167,7 @@ class _Import:
         if not rows:
             return
         async with short_transaction(self._state) as connection:
-            twins = await select_twins(
-                connection, self._account_id, [(row.values.external_id, row.numbers) for row in rows]
-            )
+            twins = await self._twins(connection, rows)
             new = [row for row, twin in zip(rows, twins, strict=True) if twin is None]
             known = [(row, twin) for row, twin in zip(rows, twins, strict=True) if twin is not None]
             if self.report.dry_run:
@@ -188,6 +187,18 @@ class _Import:
         self.report.created += created
         self.report.updated += updated
         self.report.skipped += skipped
+
+    async def _twins(self, connection: Connection, rows: Sequence[_Row]) -> list[UUID | None]:
+        """The lead that each row is already: by its externalId, else as a caller with one of its numbers is matched."""
+        ids = [row.values.external_id for row in rows if row.values.external_id]
+        by_id = await select_leads_by_external_id(connection, self._account_id, ids) if ids else {}
+        numbers = sorted({number for row in rows for number in row.numbers})
+        by_number = await select_leads_by_number(connection, self._account_id, numbers) if numbers else {}
+        return [
+            by_id.get(row.values.external_id or "")
+            or next((by_number[number] for number in row.numbers if number in by_number), None)
+            for row in rows
+        ]
 
     async def _create(self, connection: Connection, rows: Sequence[_Row]) -> list[NewEvent]:
         """Make leads; the events that tell of them. Somebody else may have taken an externalId this moment."""

@@ -155,22 +155,11 @@ _FOLLOWING: Final = ("call", "conversation", "deal", "booking", "lead_alias")
 _FOLLOW: Final = "UPDATE {} SET lead_id = $3 WHERE account_id = $1 AND lead_id = $2"
 _INSERT_ALIAS: Final = "INSERT INTO lead_alias (account_id, folded_id, lead_id) VALUES ($1, $2, $3)"
 
-# By externalId, else by number: the oldest lead, as callers are matched.
-_SELECT_TWINS: Final = """
-SELECT asked.n, coalesce(
-    (SELECT id FROM lead WHERE account_id = $1 AND external_id = asked.external_id),
-    (SELECT same.id FROM (
-        (SELECT id, created_at FROM lead WHERE account_id = $1 AND phone_e164 = ANY (asked.numbers)
-         ORDER BY created_at, id LIMIT 1)
-        UNION ALL
-        (SELECT lead_id, lead_created_at FROM lead_phone WHERE account_id = $1 AND e164 = ANY (asked.numbers)
-         ORDER BY lead_created_at, lead_id LIMIT 1)
-     ) AS same ORDER BY same.created_at, same.id LIMIT 1)
-) AS id
-FROM (
-    SELECT n, external_id, string_to_array(numbers, ' ') AS numbers
-    FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS given (external_id, numbers, n)
-) AS asked
+_SELECT_BY_EXTERNAL_ID: Final = """
+SELECT wanted.external_id, lead.id FROM unnest($2::text[]) AS wanted (external_id)
+CROSS JOIN LATERAL (
+    SELECT id FROM lead WHERE lead.account_id = $1 AND lead.external_id = wanted.external_id LIMIT 1
+) AS lead
 """
 
 _IMPATIENT: Final = "SET LOCAL lock_timeout = '400ms'"
@@ -343,14 +332,12 @@ async def link_past(connection: Connection, account_id: UUID, leads: Sequence[tu
         await giving_way(connection, link)
 
 
-async def select_twins(
-    connection: Connection | Pool, account_id: UUID, asked: Sequence[tuple[str | None, Sequence[str]]]
-) -> list[UUID | None]:
-    """For each externalId and numbers in E.164 the lead that has one of them already."""
-    rows = await connection.fetch(
-        _SELECT_TWINS, account_id, [external_id for external_id, _ in asked], [" ".join(n) for _, n in asked]
-    )
-    return [row["id"] for row in sorted(rows, key=lambda row: row["n"])]
+async def select_leads_by_external_id(
+    connection: Connection, account_id: UUID, external_ids: Sequence[str]
+) -> dict[str, UUID]:
+    """The lead of each externalId that one has."""
+    rows = await connection.fetch(_SELECT_BY_EXTERNAL_ID, account_id, external_ids)
+    return {row["external_id"]: row["id"] for row in rows}
 
 
 def _merged(into: Lead, folded: Lead) -> Values:
