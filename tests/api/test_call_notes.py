@@ -183,7 +183,7 @@ async def test_leads_are_merged_while_their_calls_come(api: Served, writer: Call
 
     async def merge() -> None:
         nonlocal merging
-        for _ in range(8):
+        for _ in range(5):
             status, lead = await send(api, "POST", "/api/v1/leads", {"phones": [NUMBER]})
             assert status == 201
             status, told = await send(api, "POST", f"/api/v1/leads/{survivor['id']}/merge", {"leadId": lead["id"]})

@@ -15,7 +15,7 @@ from trunkline.store.keyset import Listing, Order, Sort
 from trunkline.store.pool import Connection, Pool
 
 MOST_PHONES: Final = 10  # that a client may give a lead; a merge may leave more
-LINKED_MOST: Final = 1000  # calls of a number, of each direction and status, that a new lead is given
+LINKED_MOST: Final = 200  # calls of a number, of each direction and status, that a new lead is given
 
 LeadStatus = Literal["NEW", "CONTACTED", "QUALIFIED", "CONVERTED", "LOST"]
 
@@ -112,7 +112,11 @@ JOIN lead ON lead.id = new.lead_id AND lead.account_id = $1
 # The lead's calls before it: those of its numbers that are nobody's, and that nobody has said are nobody's.
 _SELECT_UNLINKED: Final = f"""
 SELECT run.id, run.conversation_id, wanted.lead_id
-FROM unnest($2::text[], $3::uuid[]) AS wanted (number, lead_id)
+FROM (
+    SELECT number, lead_id FROM unnest($2::text[], $3::uuid[]) AS given (number, lead_id)
+    WHERE EXISTS (SELECT FROM call WHERE account_id = $1 AND from_e164 = given.number)
+       OR EXISTS (SELECT FROM call WHERE account_id = $1 AND to_e164 = given.number)
+) AS wanted
 CROSS JOIN unnest($4::text[]) AS s (status)
 CROSS JOIN LATERAL (
     (SELECT id, conversation_id FROM call
