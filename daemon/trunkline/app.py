@@ -232,6 +232,7 @@ class _Daemon:
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
             enqueue=self._pools.enqueue,
             webhooks=self._pools.webhooks.client,
+            region=self._settings.region,
         )
         try:
             await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))

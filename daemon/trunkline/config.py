@@ -31,10 +31,27 @@ Line = Annotated[
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:%-]+\Z", description="a host name or an IP address")]
 
 
+def region_problems(region: str | None) -> list[str]:
+    """What is wrong with a region: that it is no country."""
+    if region is None:
+        return []
+    from phonenumbers import SUPPORTED_REGIONS  # here: slow to load, and not every command reads settings
+
+    if region in SUPPORTED_REGIONS:
+        return []
+    meant = f" did you mean {region.upper()}?" if region.upper() in SUPPORTED_REGIONS else ""
+    return [f'region: {region!r} is no country;{meant} allowed: an ISO 3166 country code such as "GB"']
+
+
 class Account(Section, frozen=True, kw_only=True):
     """Whose calls these are."""
 
     name: Line = "default"
+    region: Annotated[str, Meta(description='an ISO 3166 country code such as "GB"')] | None = None
+
+    def problems(self, unread: Collection[str]) -> list[str]:
+        """Refuse a country that is none."""
+        return region_problems(self.region)
 
 
 class Database(Section, frozen=True, kw_only=True):
@@ -111,13 +128,7 @@ class Pbx(Section, frozen=True, kw_only=True):
         problems = []
         if "secret" not in unread and any(ord(c) < 32 or ord(c) == 127 for c in self.secret.reveal()):
             problems.append("secret: holds a control character or line end; allowed: text without control characters")
-        if self.region is not None:
-            from phonenumbers import SUPPORTED_REGIONS  # here: slow to load, and not every command reads settings
-
-            if self.region not in SUPPORTED_REGIONS:
-                meant = f" did you mean {self.region.upper()}?" if self.region.upper() in SUPPORTED_REGIONS else ""
-                allowed = 'an ISO 3166 country code such as "GB"'
-                problems.append(f"region: {self.region!r} is no country;{meant} allowed: {allowed}")
+        problems += region_problems(self.region)
         if self.recordings is not None and not self.recordings.is_dir():
             problems.append(f"recordings: {self.recordings} is no directory; allowed: where the PBX's recordings are")
         if self.voicemail is not None and not self.voicemail.is_dir():
@@ -286,6 +297,12 @@ class Settings(Section, frozen=True, kw_only=True):
     spool: Spool = Spool()
     recordings: Recordings = Recordings()
     webhooks: Webhooks = Webhooks()
+
+    @property
+    def region(self) -> str | None:
+        """The country of numbers that people write without one: the account's, or the one that all its PBXs are in."""
+        regions = {pbx.region for pbx in self.pbx}
+        return self.account.region or (regions.pop() if len(regions) == 1 else None)
 
 
 _SECTIONS: dict[str, type[Section]] = {

@@ -77,6 +77,7 @@ class State:
         objects: ObjectStore | None,
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookClient,
+        region: str | None,
         document: bytes,
         index: bytes,
     ) -> None:
@@ -98,6 +99,7 @@ class State:
         self.objects = objects  # where recordings are; None: not configured
         self.enqueue = enqueue  # has recordings worked on
         self.webhooks = webhooks  # posts to receivers
+        self.region = region  # the country of numbers that are written without one
         self.document = document  # OpenAPI
         self.index = index  # the page at /
         self.origins = frozenset(access.origins)  # of other sites' pages that are let in

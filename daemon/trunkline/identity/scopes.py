@@ -10,7 +10,11 @@ ANYBODY: Final = ""  # the scope of a route that every caller may use who is kno
 SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
     "calls:read": "calls, with their legs",
+    "calls:write": "notes, tags and disposition of calls, and whose they are",
     "events:read": "what happens, live",
+    "leads:manage": "delete, merge and import leads",
+    "leads:read": "leads",
+    "leads:write": "make and change leads",
     "metrics:read": "the page for Prometheus",
     "recordings:read": "recordings: what there is, sound, waveform",
     "recordings:write": "legal hold, erasure",
@@ -32,10 +36,21 @@ class Role(StrEnum):
 SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
     Role.SUPERVISOR: frozenset(
-        {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"}
+        {
+            "calls:read",
+            "calls:write",
+            "events:read",
+            "leads:manage",
+            "leads:read",
+            "leads:write",
+            "metrics:read",
+            "recordings:read",
+            "recordings:write",
+            "webhooks:read",
+        }
     ),
-    Role.AGENT: frozenset({"calls:read", "events:read", "recordings:read"}),
-    Role.VIEWER: frozenset({"calls:read", "events:read"}),  # sees what goes on, hears nobody
+    Role.AGENT: frozenset({"calls:read", "calls:write", "events:read", "leads:read", "leads:write", "recordings:read"}),
+    Role.VIEWER: frozenset({"calls:read", "events:read", "leads:read"}),  # sees what goes on, hears nobody
 }
 
 
