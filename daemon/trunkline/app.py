@@ -20,23 +20,29 @@ import trio
 
 from trunkline import migrating
 from trunkline.aio import AsyncioThread, open_asyncio_thread
-from trunkline.api import Access, create_app, serve
+from trunkline.api import Access, Commands, create_app, serve
 from trunkline.api import Link as LinkState
 from trunkline.asterisk.ari import AriLink, AriSettings, ari_settings
+from trunkline.asterisk.control import Control
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.link import Link
 from trunkline.asterisk.session import Credentials
 from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.calls.record import CallRecord, CallUpdate
+from trunkline.commanding import Commanding
 from trunkline.config import Pbx, Settings
 from trunkline.crm.matching import select_leads_by_number
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.service import Sending, WebhookService
 from trunkline.following import ARI_DIRECTORY, Following
 from trunkline.garbage import give_back, settle
+from trunkline.identity.destinations import Destinations as CallDestinations
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.metrics import Metrics, families
+from trunkline.operating import Operator, Plan
 from trunkline.recordings.spool import Directories, RecordingSpool
+from trunkline.store.command_queue import CommandQueue
+from trunkline.store.commands import Limits
 from trunkline.store.faults import advice
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.queries import select_migration
@@ -101,7 +107,10 @@ class _Daemon:
         self._changed_at = 0.0  # perf_counter of the oldest event that is not written
         self._unwritten: list[CallUpdate] = []  # taken from a tracker, not yet handed over
         self._ari: list[AriLink] = []
+        self._controls: list[Control] = []
+        self._operators: list[Operator] = []
         self._follow = [self._following(pbx) for pbx in settings.pbx if pbx.enabled]
+        self._commanding = Commanding(aio, pools.commands, self._operators)
         self._measure()
 
     @classmethod
@@ -132,6 +141,9 @@ class _Daemon:
                 nursery.start_soon(link.run)
             for ari in self._ari:
                 nursery.start_soon(ari.run)
+            for control in self._controls:
+                nursery.start_soon(control.run)
+            nursery.start_soon(self._commanding.run)
 
     async def close(self) -> None:
         """Write what is known, within STOP_S; what PostgreSQL does not take by then waits in the spool."""
@@ -151,8 +163,10 @@ class _Daemon:
             wake=self._wake,
             ari_directory=ari.seen_as if ari is not None else pbx.ari_recordings_seen_as or ARI_DIRECTORY,
         )
-        link = Link(_link_settings(following.name, pbx), following, wanted=NEEDED, fields=FIELDS)
+        login = _link_settings(following.name, pbx, pbx.username, pbx.secret.reveal())
+        link = Link(login, following, wanted=NEEDED, fields=FIELDS)
         following.request_resync = link.request_resync
+        self._operate(pbx, following, link)
         if pbx.recordings is not None:
             self._spools.recordings.append(
                 (following, RecordingSpool(pbx.recordings.resolve(), pbx.recordings_seen_as))
@@ -164,6 +178,18 @@ class _Daemon:
         if pbx.ari_url:
             self._ari.append(AriLink(_ari_settings(following.name, pbx), following.recorded, expected=following.said))
         return following, link
+
+    def _operate(self, pbx: Pbx, following: Following, link: Link) -> None:
+        """Have commands for this PBX carried out; without a control login each is told that there is none."""
+        control = None
+        if pbx.control_secret is not None:
+            control = Control(_link_settings(following.name, pbx, pbx.control_username, pbx.control_secret.reveal()))
+            following.greeted = control.nudge
+            self._controls.append(control)
+        plan = Plan(pbx.agents, pbx.agent_endpoint, pbx.agent_context, pbx.dial, pbx.hold_context)
+        operator = Operator(following, control, plan, _destinations(self._settings, pbx.region), lambda: link.up)
+        following.saw = operator.saw
+        self._operators.append(operator)
 
     def _wake(self) -> None:
         if not self._changed.is_set():
@@ -233,6 +259,7 @@ class _Daemon:
             enqueue=self._pools.enqueue,
             webhooks=self._pools.webhooks.client,
             region=self._settings.region,
+            commands=commanding_of(self._settings),
         )
         try:
             await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
@@ -277,6 +304,7 @@ class _Daemon:
         pull(families.STALE_CHANGES, "", lambda: sink.stale)
         pull(families.REFUSED_CHANGES, "", lambda: sink.refused)
         pull(families.DROPPED_CALLS, "", lambda: sink.dropped)
+        pull(families.COMMANDS, "", lambda: self._commanding.outcomes)
         for following, link in self._follow:
             _measure_pbx(self._metrics, following, link)
         for ari in self._ari:
@@ -314,6 +342,7 @@ class _Pools:
         recordings: "RecordingService | None",
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookService,
+        commands: CommandQueue,
     ) -> None:
         self._account = account
         self._writing = writing
@@ -322,6 +351,7 @@ class _Pools:
         self.recordings = recordings  # None: they stay where the PBX puts them
         self.enqueue = enqueue
         self.webhooks = webhooks
+        self.commands = commands
 
     @classmethod
     async def open(cls, settings: Settings, spools: _Spools) -> "_Pools":
@@ -339,7 +369,8 @@ class _Pools:
             writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
         )
         webhooks = await WebhookService.open(url, _sending(settings))
-        return cls(account, writing, reading, CallSink(writer, Spool(settings.spool.path)), service, enqueue, webhooks)
+        sink, commands = CallSink(writer, Spool(settings.spool.path)), CommandQueue(await open_pool(url), account)
+        return cls(account, writing, reading, sink, service, enqueue, webhooks, commands)
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""
@@ -371,6 +402,7 @@ class _Pools:
         if self.recordings is not None:
             self.recordings.cut()
         self.webhooks.cut()
+        self.commands.cut()
 
 
 async def open_recordings(settings: Settings, directories: Directories) -> "RecordingService":
@@ -420,15 +452,27 @@ def _access(settings: Settings) -> Access:
     )
 
 
-def _link_settings(name: str, pbx: Pbx) -> LinkSettings:
+def _destinations(settings: Settings, region: str | None) -> CallDestinations:
+    told = settings.commands
+    return CallDestinations(told.destinations, told.denied, premium=told.premium, region=region)
+
+
+def commanding_of(settings: Settings) -> Commands:
+    """What the API may ask for; numbers are understood as the PBXs do, where those are all in one country."""
+    told = settings.commands
+    regions = {pbx.region for pbx in settings.pbx if pbx.enabled}
+    region = regions.pop() if len(regions) == 1 else None
+    return Commands(_destinations(settings, region), Limits(told.per_second, told.at_once, told.per_day))
+
+
+def _link_settings(name: str, pbx: Pbx, username: str, secret: str) -> LinkSettings:
     tls = None
     if pbx.tls != "off":
         try:
             tls = ssl.create_default_context(cafile=None if pbx.tls == "on" else pbx.tls)
         except (OSError, ssl.SSLError) as error:
             raise StartError(f"pbx.tls: {pbx.tls} cannot be used as a CA file: {error}") from error
-    credentials = Credentials(pbx.username, pbx.secret.reveal())
-    return LinkSettings(name, Address(pbx.host, pbx.ami_port, tls), credentials, pbx.systemname)
+    return LinkSettings(name, Address(pbx.host, pbx.ami_port, tls), Credentials(username, secret), pbx.systemname)
 
 
 def _ari_settings(name: str, pbx: Pbx) -> AriSettings:

@@ -28,9 +28,17 @@ FreePort = Annotated[int, Meta(ge=0, le=65535, description="a port, 1 to 65535, 
 Line = Annotated[
     str, Meta(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+\Z", description="text without control characters")
 ]
+Context = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,79}\Z", description="the name of a context of the dialplan")]
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:%-]+\Z", description="a host name or an IP address")]
 
 
+Destination = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Z]{2}|\+[1-9][0-9]{0,14})\Z",
+        description='a list of countries ("GB") and beginnings of E.164 numbers ("+4420")',
+    ),
+]
 def region_problems(region: str | None) -> list[str]:
     """What is wrong with a region: that it is no country."""
     if region is None:
@@ -118,6 +126,31 @@ class Pbx(Section, frozen=True, kw_only=True):
         | None
     ) = None
 
+    control_username: Line = "control"  # the one of asterisk-config/manager.conf that acts, and hears nothing
+    control_secret: (
+        Annotated[Secret, Meta(description="the control user's secret, text without control characters")] | None
+    ) = None  # None: nothing can be commanded on this PBX
+    agents: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[0-9?*\[\]!-]{1,40}\Z")], ...],
+        Meta(description='a list of patterns of agents\' extensions such as ["10??"]'),
+    ] = ("[1-9][0-9][0-9][0-9]",)
+    agent_endpoint: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9]{1,20}/[A-Za-z0-9_.-]*\{extension\}[A-Za-z0-9_.@-]*\Z",
+            description='a channel with {extension} in it, such as "PJSIP/{extension}"',
+        ),
+    ] = "PJSIP/{extension}"
+    agent_context: Context = "agents"  # of the dialplan: what an agent's phone may dial
+    dial: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9*#]{0,8}\{(e164|digits)\}\Z",
+            description='what is dialled: "{e164}" with +, or "{digits}" without, digits * # before it',
+        ),
+    ] = "{e164}"
+    hold_context: Context = "trunkline-hold"
+
     @property
     def ami_port(self) -> int:
         """The port, or the usual one in manager.conf: 5038, with TLS 5039."""
@@ -128,6 +161,9 @@ class Pbx(Section, frozen=True, kw_only=True):
         problems = []
         if "secret" not in unread and any(ord(c) < 32 or ord(c) == 127 for c in self.secret.reveal()):
             problems.append("secret: holds a control character or line end; allowed: text without control characters")
+        if self.control_secret is not None and any(ord(c) < 32 or ord(c) == 127 for c in self.control_secret.reveal()):
+            allowed = "allowed: text without control characters"
+            problems.append(f"control_secret: holds a control character or line end; {allowed}")
         problems += region_problems(self.region)
         if self.recordings is not None and not self.recordings.is_dir():
             problems.append(f"recordings: {self.recordings} is no directory; allowed: where the PBX's recordings are")
@@ -285,11 +321,23 @@ class Webhooks(Section, frozen=True, kw_only=True):
         return problems
 
 
+class Commands(Section, frozen=True, kw_only=True):
+    """Which calls to the outside may be ordered by the API, and how many. Extensions may always be called."""
+
+    destinations: tuple[Destination, ...] = ()  # none: no number outside can be called or transferred to by command
+    denied: tuple[Destination, ...] = ()
+    premium: bool = False
+    per_second: Annotated[float, Meta(ge=0.01, le=1000, description="calls a second, 0.01 to 1000")] = 1.0
+    at_once: Annotated[int, Meta(ge=1, le=10_000, description="calls at once, 1 to 10000")] = 10
+    per_day: Annotated[int, Meta(ge=1, le=1_000_000, description="calls in 24 hours, 1 to 1000000")] = 500
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """Everything that was configured."""
 
     account: Account = Account()
     auth: Auth = Auth()
+    commands: Commands = Commands()
     database: Database
     pbx: tuple[Pbx, ...]
     http: Http = Http()
@@ -308,6 +356,7 @@ class Settings(Section, frozen=True, kw_only=True):
 _SECTIONS: dict[str, type[Section]] = {
     "account": Account,
     "auth": Auth,
+    "commands": Commands,
     "database": Database,
     "http": Http,
     "log": Log,
@@ -321,11 +370,12 @@ _FILE_KEYS = {
     ("auth", "secret_file"): "secret",
     ("pbx", "secret_file"): "secret",
     ("pbx", "ari_secret_file"): "ari_secret",
+    ("pbx", "control_secret_file"): "control_secret",
     ("http", "api_key_file"): "api_keys",
     ("recordings", "access_key_file"): "access_key",
     ("recordings", "secret_key_file"): "secret_key",
 }
-_VARIABLES = {  # beside these, for the nth [[pbx]]: TRUNKLINE_PBX_<n>_[ARI_]SECRET[_FILE]
+_VARIABLES = {  # beside these, for the nth [[pbx]]: TRUNKLINE_PBX_<n>_[ARI_|CONTROL_]SECRET[_FILE]
     "TRUNKLINE_ACCOUNT_NAME": ("account", "name"),
     "TRUNKLINE_AUTH_SECRET": ("auth", "secret"),
     "TRUNKLINE_AUTH_SECRET_FILE": ("auth", "secret_file"),
@@ -451,7 +501,7 @@ def _override(tables: dict[str, Any], environ: Mapping[str, str]) -> None:
                 value = int(text)
             _put(tables.setdefault(section, {}), section, key, value)
     for n, row in enumerate(tables.get("pbx", []), 1):
-        for key in ("secret", "secret_file", "ari_secret", "ari_secret_file"):
+        for key in (f"{whose}secret{file}" for whose in ("", "ari_", "control_") for file in ("", "_file")):
             if (text := environ.get(f"TRUNKLINE_PBX_{n}_{key.upper()}")) is not None:
                 _put(row, "pbx", key, text)
 

@@ -13,6 +13,7 @@ from trunkline.asterisk.event import Event
 from trunkline.asterisk.link import Hello
 from trunkline.asterisk.lists import Snapshot
 from trunkline.calls.record import CallRecord, CallUpdate
+from trunkline.calls.standing import Standing
 from trunkline.calls.tracker import Tracker
 
 ARI_DIRECTORY = "/var/spool/asterisk/recording"
@@ -43,6 +44,8 @@ class Following:
         self.faults = 0  # events that the tracker could not take: each is a bug of ours
         self.misnamed = 0  # events not believed, for they put one channel's name on another's ids
         self.request_resync: Callable[[str], None] = lambda reason: None  # the link's, once there is one
+        self.saw: Callable[[Event], None] = lambda event: None  # told of each event, as it comes
+        self.greeted: Callable[[], None] = lambda: None  # told that the PBX is there
         self._trunks = tuple(trunks)
         self._region = region
         self._wake = wake
@@ -95,9 +98,23 @@ class Following:
             feed()
         self._wake()
 
+    @property
+    def ready(self) -> bool:
+        """Whether its calls are known: those that were live before were taken over."""
+        return self._tracker is not None and self._held is None
+
+    def standing(self, external_id: str) -> Standing | None:
+        """The live Call of that externalId as it stands; None: none is known."""
+        return None if self._tracker is None else self._tracker.standing(external_id)
+
+    def channel_state(self, uniqueid: str) -> str | None:
+        """The ChannelState of a channel; None: it is not known."""
+        return None if self._tracker is None else self._tracker.channel_state(uniqueid)
+
     def connected(self, hello: Hello) -> None:
         """Take up the calls of this PBX, or end those that its restart has cut."""
         self._named_itself = bool(hello.systemname)
+        self.greeted()
         pbx = hello.systemname or self.name
         if self._tracker is None or pbx != self._pbx:
             if self._tracker is not None:  # another PBX answers at this address now
@@ -116,6 +133,7 @@ class Following:
 
     def event(self, event: Event) -> None:
         """Feed the tracker."""
+        self.saw(event)
         if self._held is None:
             self._handle(event)
             self._wake()
@@ -124,6 +142,8 @@ class Following:
 
     def resynced(self, snapshot: Snapshot, buffered: list[Event]) -> None:
         """Reconcile with what the PBX says is there."""
+        for event in buffered:
+            self.saw(event)
         self._feed(lambda: self._resync(snapshot, buffered))
 
     def recorded(self, told: AriRecording) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 
+from trunkline.calls.names import SUPERVISING
 from trunkline.calls.record import LIVE, CallRecord, Direction, Quality, Status
 from trunkline.embedded.asterisk import Asterisk
 from trunkline.embedded.demo import agent_phone, carrier_phone
@@ -216,7 +217,7 @@ class Stage:
         known: set[str] = set()
         for record in self.rows.where("true"):
             known |= {record.external_id, *record.aliases}
-        return linkedids - known
+        return {one for one in linkedids - known if not one.startswith(SUPERVISING)}  # who listens is on no call
 
     def close(self) -> None:
         """The phones go."""

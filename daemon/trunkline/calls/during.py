@@ -170,6 +170,11 @@ def varset(live: Live, f: Fields, at: float) -> None:
         if ch is call.starter and value and call.asked_for is None:
             call.asked_for = value
             live.mark(call)
+    elif name == "TL_HOLD":  # by command, of who holds the other
+        if value:
+            hold(live, f, at)
+        else:
+            unhold(live, f, at)
     elif name == "TL_DIVERSION" and ch is call.starter and known(value) is not None:
         call.diverted_from = value
         live.mark(call)

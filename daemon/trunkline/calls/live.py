@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from trunkline.calls.model import RING, UP, Bridge, Call, Channel, RecordingState
-from trunkline.calls.names import Trunks, age, endpoint_of, extension_of, known, unescape, withheld
+from trunkline.calls.names import SUPERVISING, Trunks, age, endpoint_of, extension_of, known, unescape, withheld
 from trunkline.calls.record import Quality, Role
 
 Fields = dict[str, str]
@@ -125,6 +125,7 @@ class Live:
             call = Call(linkedid, at)
             self.calls[linkedid] = call
         ch = Channel(uniqueid, name, linkedid, call, at, False)
+        ch.plumbing = ch.plumbing or uniqueid.startswith(SUPERVISING)
         ch.is_trunk = not ch.plumbing and ch.endpoint in self.trunks
         self.channels[uniqueid] = ch
         call.channels[uniqueid] = ch

@@ -16,6 +16,7 @@ from trunkline.calls.record import CallRecord, CallUpdate, LegEnd, Quality, Stat
 from trunkline.calls.report import report
 from trunkline.calls.restore import restore
 from trunkline.calls.resync import reconcile
+from trunkline.calls.standing import Standing, standing
 
 _HANDLERS: dict[str, Callable[[Live, Fields, float], None]] = {
     "Newchannel": dialling.newchannel,
@@ -129,6 +130,15 @@ class Tracker:
         """Calls that the database has as alive, from before this daemon started; a resync then keeps or ends them."""
         for record in records:
             restore(self._live, record)
+
+    def standing(self, external_id: str) -> Standing | None:
+        """The live Call of that externalId as it stands; None: there is none."""
+        return standing(self._live, external_id)
+
+    def channel_state(self, uniqueid: str) -> str | None:
+        """The ChannelState of a channel; None where there is none, or none any more."""
+        ch = self._live.channels.get(uniqueid)
+        return None if ch is None else ch.state
 
     @property
     def live(self) -> int:

@@ -58,6 +58,8 @@ class EmbeddedPbx:
             "port": asterisk.ami_port,
             "username": "events",
             "secret": asterisk.secrets.ami_events,
+            "control_secret": asterisk.secrets.ami_control,
+            "agents": ["10[0-9][0-9]"],
             "systemname": asterisk.systemname,
             "region": "GB",
             "recordings": str(asterisk.recordings),

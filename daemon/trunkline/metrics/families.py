@@ -195,6 +195,13 @@ WEBHOOKS_OLDEST = Pulled(
 WEBHOOKS_OPEN = Pulled(
     "trunkline_webhook_open_circuits", "gauge", "Webhooks that are left alone for now because their receiver fails."
 )
+COMMANDS = Pulled(
+    "trunkline_commands",
+    "counter",
+    "Commands that this core took, by how they ended (unknown: whether the PBX did it nobody can say).",
+    "outcome",
+    frozenset({"done", "failed", "unknown"}),
+)
 
 PULLED = (
     EVENTS_READ,
@@ -244,4 +251,5 @@ PULLED = (
     WEBHOOKS_WAITING,
     WEBHOOKS_OLDEST,
     WEBHOOKS_OPEN,
+    COMMANDS,
 )
