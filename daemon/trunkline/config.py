@@ -39,6 +39,8 @@ Destination = Annotated[
         description='a list of countries ("GB") and beginnings of E.164 numbers ("+4420")',
     ),
 ]
+
+
 def region_problems(region: str | None) -> list[str]:
     """What is wrong with a region: that it is no country."""
     if region is None:
