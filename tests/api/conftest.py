@@ -60,7 +60,7 @@ async def shared_pool(shared_url: str) -> AsyncIterator[Pool]:
 
 @pytest_asyncio.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=...)`, and whatever Access takes.
+    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=..., region=...)`; and Access.
 
     It sees the database of `pool`, as the daemon's API does: its own account's rows only.
     """
@@ -73,6 +73,7 @@ async def serve() -> AsyncIterator[Serve]:
             keys: Sequence[str] = (),
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
+            region: str | None = None,
             commands: Commands | None = None,
             **access: Any,
         ) -> Served:
@@ -87,6 +88,7 @@ async def serve() -> AsyncIterator[Serve]:
                 head=head,
                 links=links,
                 metrics=metrics,
+                region=region,
                 commands=commands,
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))

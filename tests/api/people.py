@@ -54,6 +54,20 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         word,
         f"whsec_{'a' * 32}",
     )
+    lead_id = await pool.fetchval(
+        """INSERT INTO lead (account_id, name, phone, phone_e164, email, external_id)
+           VALUES ($1, $2, '+442070001001', '+442070001001', $2 || '@example.com', $2) RETURNING id""",
+        account_id,
+        word,
+    )
+    await pool.execute(
+        "INSERT INTO lead_phone SELECT id, 1, account_id, $2, '+442070001002', created_at FROM lead WHERE id = $1",
+        lead_id,
+        word,
+    )
+    await pool.execute(
+        "INSERT INTO call_note (account_id, call_id, notes) VALUES ($1, $2, $3)", account_id, call_id, word
+    )
     delivery_id = await pool.fetchval(
         """INSERT INTO webhook_delivery (account_id, webhook_id, event_seq, message_id, type, state)
            VALUES ($1, $2, 1, $3, 'call.ended', 'failed') RETURNING id""",
@@ -74,6 +88,7 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         account_id,
         {
             "calls": call_id,
+            "leads": lead_id,
             "recordings": recording_id,
             "users": user_id,
             "api-keys": key_id,

@@ -30,6 +30,16 @@ per_second = 100
 """
 
 
+def _with_files(pbx: Asterisk) -> str:
+    return f"""
+recordings = "{pbx.recordings}"
+voicemail = "{pbx.mailboxes}"
+ari_url = "http://{pbx.host}:{pbx.http_port}"
+ari_secret_file = "ari"
+ari_recordings = "{pbx.ari_recordings}"
+"""
+
+
 class Storage(NamedTuple):
     """Where a daemon puts recordings: a server's bucket, by another endpoint (a proxy's) where one is given."""
 
@@ -71,6 +81,7 @@ class Daemon:
         http = pbx.base + _HTTP + (storage is not None) + 2 * webhooks + 4 * bool(commands)
         self.base = f"http://127.0.0.1:{http}"
         (directory / "ami").write_text(pbx.secrets.ami_events)
+        (directory / "ari").write_text(pbx.secrets.ari_recordings)
         (directory / "control").write_text(pbx.secrets.ami_control)
         (directory / "url").write_text(url)
         (directory / "trunkline.toml").write_text(
@@ -85,8 +96,7 @@ username = "events"
 secret_file = "ami"
 region = "GB"
 {'control_secret_file = "control"' if commands else ""}
-{f'recordings = "{pbx.recordings}"' if storage else ""}
-{f'voicemail = "{pbx.mailboxes}"' if storage else ""}
+{_with_files(pbx) if storage else ""}
 
 [http]
 port = {http}

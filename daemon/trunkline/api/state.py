@@ -87,6 +87,7 @@ class State:
         objects: ObjectStore | None,
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookClient,
+        region: str | None,
         commands: Commands,
         document: bytes,
         index: bytes,
@@ -109,6 +110,7 @@ class State:
         self.objects = objects  # where recordings are; None: not configured
         self.enqueue = enqueue  # has recordings worked on
         self.webhooks = webhooks  # posts to receivers
+        self.region = region  # the country of numbers that are written without one
         self.commands = commands
         self.answers = Answers()
         self.document = document  # OpenAPI

@@ -64,6 +64,9 @@ class EmbeddedPbx:
             "region": "GB",
             "recordings": str(asterisk.recordings),
             "voicemail": str(asterisk.mailboxes),
+            "ari_url": f"http://{asterisk.host}:{asterisk.http_port}",
+            "ari_secret": asterisk.secrets.ari_recordings,
+            "ari_recordings": str(asterisk.ari_recordings),
         }
 
     def _start(self) -> Asterisk:

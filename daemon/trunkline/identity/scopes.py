@@ -13,7 +13,11 @@ SCOPES: Final[Mapping[str, str]] = {
     "calls:control": "make calls, and hang up, hold, transfer, park and pause the recording of those there are",
     "calls:read": "calls, with their legs",
     "calls:supervise": "listen to calls, whisper, barge in",
+    "calls:write": "notes, tags and disposition of calls, and whose they are",
     "events:read": "what happens, live",
+    "leads:manage": "delete, merge and import leads",
+    "leads:read": "leads",
+    "leads:write": "make and change leads",
     "metrics:read": "the page for Prometheus",
     "recordings:read": "recordings: what there is, sound, waveform",
     "recordings:write": "legal hold, erasure",
@@ -40,7 +44,11 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
             "calls:control",
             "calls:read",
             "calls:supervise",
+            "calls:write",
             "events:read",
+            "leads:manage",
+            "leads:read",
+            "leads:write",
             "metrics:read",
             "recordings:read",
             "recordings:write",
@@ -48,9 +56,18 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
         }
     ),
     Role.AGENT: frozenset(
-        {"agents:control", "calls:control", "calls:read", "events:read", "recordings:read"}
-    ),  # to control: his own extension only, which api/commands.py sees to
-    Role.VIEWER: frozenset({"calls:read", "events:read"}),  # sees what goes on, hears nobody
+        {
+            "agents:control",  # to control: his own extension only, which api/commands.py sees to
+            "calls:control",
+            "calls:read",
+            "calls:write",
+            "events:read",
+            "leads:read",
+            "leads:write",
+            "recordings:read",
+        }
+    ),
+    Role.VIEWER: frozenset({"calls:read", "events:read", "leads:read"}),  # sees what goes on, hears nobody
 }
 
 

@@ -30,6 +30,12 @@ EventType = Literal[
     "call.resumed",
     "call.ringing",
     "call.transferred",
+    "call.updated",
+    "lead.*",
+    "lead.created",
+    "lead.deleted",
+    "lead.merged",
+    "lead.updated",
 ]
 State = Literal["PENDING", "DELIVERED", "FAILED"]
 TEST: Final = "webhook.test"
