@@ -313,6 +313,19 @@ async def test_merged_into_another_one(api: Served, pool: Pool, account_id: UUID
         assert (status, problem["code"]) in ((422, "bad_body"), (422, "lead_unknown"))
 
 
+async def test_what_the_old_schema_left_in_a_lead_stays(api: Served, pool: Pool, account_id: UUID) -> None:
+    lead_id = await pool.fetchval(
+        "INSERT INTO lead (account_id, phone, metadata) VALUES ($1, 'a b', '[1, {\"a\": null}]') RETURNING id",
+        account_id,
+    )
+    for method, path, body in (
+        ("PATCH", f"{LEADS}/{lead_id}", {"name": "x"}),
+        ("POST", f"{LEADS}/{lead_id}/merge", {"leadId": (await make(api, metadata={"b": 1}))["id"]}),
+    ):
+        status, found = await send(api, method, path, body)
+        assert (status, found["metadata"], found["phone"]) == (200, [1, {"a": None}], "a b")
+
+
 async def test_another_accounts_lead_is_nobodys(api: Served, pool: Pool) -> None:
     foreign = await pool.fetchval("INSERT INTO account (name) VALUES ('other') RETURNING id")
     theirs = await pool.fetchval(
