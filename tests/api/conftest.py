@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from served import ACCOUNT, Serve, Served, insert_calls
 
-from trunkline.api import Access, Link, create_app, listening
+from trunkline.api import Access, Commands, Link, create_app, listening
 from trunkline.api.state import STATE
 from trunkline.embedded.postgres import Postgres
 from trunkline.metrics import Metrics
@@ -74,6 +74,7 @@ async def serve() -> AsyncIterator[Serve]:
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
             region: str | None = None,
+            commands: Commands | None = None,
             **access: Any,
         ) -> Served:
             metrics = Metrics("test")
@@ -88,6 +89,7 @@ async def serve() -> AsyncIterator[Serve]:
                 links=links,
                 metrics=metrics,
                 region=region,
+                commands=commands,
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())

@@ -21,7 +21,7 @@ class Belongings(NamedTuple):
     """What an account has, by the word that stands before its id in a path."""
 
     account_id: UUID
-    of: dict[str, UUID]
+    of: dict[str, Any]
 
 
 async def add_account(pool: Pool, name: str, word: str) -> Belongings:
@@ -75,6 +75,15 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         webhook_id,
         f"evt_{word}",
     )
+    command_id = await pool.fetchval(
+        """WITH pbx AS (INSERT INTO integration (account_id, channel, integration_id, external_id)
+               VALUES ($1, 'telephony', 'asterisk', $2) RETURNING id)
+           INSERT INTO command (account_id, integration_id, idempotency_key, kind, arguments, actor, not_after)
+           SELECT $1, id, $2, 'dial', jsonb_build_object('to', $2::text), 'cli:x', now() + interval '1 hour' FROM pbx
+           RETURNING id""",
+        account_id,
+        word,
+    )
     return Belongings(
         account_id,
         {
@@ -85,6 +94,8 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
             "api-keys": key_id,
             "webhooks": webhook_id,
             "deliveries": delivery_id,
+            "commands": command_id,
+            "agents": "1001" if word != CANARY else uuid4(),  # an extension is nobody's: those of another are not known
         },
     )
 

@@ -49,6 +49,20 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("GET", "/api/v1/recordings/{id}/peaks"): ("recordings:read", {A, S, G}),
     ("PUT", "/api/v1/recordings/{id}/hold"): ("recordings:write", {A, S}),
     ("DELETE", "/api/v1/recordings/{id}/hold"): ("recordings:write", {A, S}),
+    ("POST", "/api/v1/calls"): ("calls:control", {A, S, G}),
+    ("POST", "/api/v1/calls/{id}/hangup"): ("calls:control", {A, S, G}),
+    ("POST", "/api/v1/calls/{id}/hold"): ("calls:control", {A, S, G}),
+    ("POST", "/api/v1/calls/{id}/unhold"): ("calls:control", {A, S, G}),
+    ("POST", "/api/v1/calls/{id}/transfer"): ("calls:control", {A, S, G}),
+    ("POST", "/api/v1/calls/{id}/park"): ("calls:control", {A, S, G}),
+    ("POST", "/api/v1/calls/{id}/record/pause"): ("calls:control", {A, S, G}),
+    ("POST", "/api/v1/calls/{id}/record/resume"): ("calls:control", {A, S, G}),
+    ("POST", "/api/v1/calls/{id}/supervise"): ("calls:supervise", {A, S}),
+    ("POST", "/api/v1/agents/{ext}/pause"): ("agents:control", {A, S, G}),
+    ("POST", "/api/v1/agents/{ext}/unpause"): ("agents:control", {A, S, G}),
+    ("POST", "/api/v1/agents/{ext}/login"): ("agents:control", {A, S, G}),
+    ("POST", "/api/v1/agents/{ext}/logout"): ("agents:control", {A, S, G}),
+    ("GET", "/api/v1/commands/{id}"): ("calls:control", {A, S, G}),
     ("GET", "/api/v1/webhooks"): ("webhooks:read", {A, S}),
     ("POST", "/api/v1/webhooks"): ("webhooks:write", {A}),
     ("GET", "/api/v1/webhooks/{id}"): ("webhooks:read", {A, S}),
@@ -77,8 +91,12 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("GET", "/api/v1/audit"): (ADMIN, {A}),
 }
 
-# What a route asks for before it looks at the id.
-BODIES: dict[tuple[str, str], Any] = {("POST", "/api/v1/leads/{id}/merge"): {"leadId": str(uuid4())}}
+# What a route asks for before it looks at the id; else an empty body is refused behind it.
+BODIES: dict[tuple[str, str], Any] = {
+    ("POST", "/api/v1/leads/{id}/merge"): {"leadId": str(uuid4())},
+    ("POST", "/api/v1/agents/{ext}/login"): {"queue": "support"},
+    ("POST", "/api/v1/agents/{ext}/logout"): {"queue": "support"},
+}
 
 each_route = pytest.mark.parametrize("route", ROUTES, ids=[f"{route.method} {route.path}" for route in ROUTES])
 
@@ -233,6 +251,7 @@ async def everything_of(pool: Pool, belongings: Belongings) -> list[str]:
         "lead",
         "lead_phone",
         "lead_alias",
+        "command",
         "audit",
         "recording_access",
         "webhook",

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from trunkline.api import calls, document, health, live, recordings
+from trunkline.api.command_routes import COMMANDS
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.identity_routes import IDENTITY_ROUTES
 from trunkline.api.lead_routes import LEAD_ROUTES
@@ -193,6 +194,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         problems=(*_RECORDING, "recording_erased"),
     ),
     *LEAD_ROUTES,
+    *COMMANDS,
     *IDENTITY_ROUTES,
     *WEBHOOKS,
     Route(

@@ -9,7 +9,10 @@ ANYBODY: Final = ""  # the scope of a route that every caller may use who is kno
 
 SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
+    "agents:control": "agents' breaks, and the queues they are logged in to",
+    "calls:control": "make calls, and hang up, hold, transfer, park and pause the recording of those there are",
     "calls:read": "calls, with their legs",
+    "calls:supervise": "listen to calls, whisper, barge in",
     "calls:write": "notes, tags and disposition of calls, and whose they are",
     "events:read": "what happens, live",
     "leads:manage": "delete, merge and import leads",
@@ -37,7 +40,10 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
     Role.SUPERVISOR: frozenset(
         {
+            "agents:control",
+            "calls:control",
             "calls:read",
+            "calls:supervise",
             "calls:write",
             "events:read",
             "leads:manage",
@@ -49,7 +55,18 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
             "webhooks:read",
         }
     ),
-    Role.AGENT: frozenset({"calls:read", "calls:write", "events:read", "leads:read", "leads:write", "recordings:read"}),
+    Role.AGENT: frozenset(
+        {
+            "agents:control",  # to control: his own extension only, which api/commands.py sees to
+            "calls:control",
+            "calls:read",
+            "calls:write",
+            "events:read",
+            "leads:read",
+            "leads:write",
+            "recordings:read",
+        }
+    ),
     Role.VIEWER: frozenset({"calls:read", "events:read", "leads:read"}),  # sees what goes on, hears nobody
 }
 
