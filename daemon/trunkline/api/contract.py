@@ -5,7 +5,7 @@ was declared, read and checked. So `/api/openapi.json` cannot drift from what is
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_type_hints
 
@@ -144,10 +144,15 @@ class Route:
             return self.scope
         return f"{self.tag}:{'read' if self.method == 'GET' else 'write'}"
 
-    def served(self) -> web.RouteDef:
-        """What aiohttp's router takes; GET is HEAD too."""
-        serve = _Server(self).serve
-        return web.get(self.path, serve) if self.method == "GET" else web.route(self.method, self.path, serve)
+    def served(self, paths: Iterable[str] = ()) -> web.RouteDef:
+        """What aiohttp's router takes; GET is HEAD too. paths: all there are: where one of them is, there is no id."""
+        serve, path = _Server(self).serve, self.path
+        above, _, last = path.rpartition("/")
+        beside = (other.rpartition("/") for other in paths if "{" not in other)
+        words = sorted(word for folder, _, word in beside if folder == above)
+        if last.startswith("{") and words:
+            path = f"{above}/{last[:-1]}:(?!(?:{'|'.join(map(re.escape, words))})$)[^/]+}}"
+        return web.get(path, serve) if self.method == "GET" else web.route(self.method, path, serve)
 
 
 class _Server:

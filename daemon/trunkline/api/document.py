@@ -114,7 +114,7 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
         content = {one: {"schema": of[repr(route.body)]} for one in media}
         operation["requestBody"] = {"required": True, "content": content}
     elif route.takes is not None:
-        operation["requestBody"] = {"required": True, "content": {route.takes: {"schema": {"type": "string"}}}}
+        operation["requestBody"] = {"required": True, "content": {route.takes: {}}}
     return operation
 
 
