@@ -4,17 +4,20 @@ import asyncio
 import json
 from contextlib import suppress
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
 from aiohttp import WSMsgType
-from people import add_key
-from served import Serve, Served
+from people import SECRET, add_key
+from served import Away, Serve, Served
+from structlog.testing import capture_logs
 
 from trunkline.api import live
 from trunkline.api.feed import KEPT, PAGE, Feed
-from trunkline.identity import known
+from trunkline.identity import known, tokens
+from trunkline.identity.keys import make_key
+from trunkline.identity.tokens import Claims
 from trunkline.store.pool import Pool
 
 pytestmark = pytest.mark.asyncio
@@ -324,3 +327,29 @@ async def test_a_key_that_may_not_read_events_hears_none_and_a_revoked_one_no_mo
             while (message := await socket.receive()).type is WSMsgType.TEXT:
                 pass
         assert (message.type, message.data) == (WSMsgType.CLOSE, live.CLOSE_NO_KEY)
+
+
+async def _first(api: Served, **options: Any) -> aiohttp.WSMessage:
+    """What a socket is told first: nothing but a close where it is not let in."""
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws", **options) as socket, asyncio.timeout(10):
+        return await socket.receive()
+
+
+async def test_who_cannot_be_looked_up_is_not_let_in(serve: Serve, pool: Pool, account_id: UUID, away: Away) -> None:
+    api = await serve(pool, keys=[KEY], secret=SECRET)
+    _, unscoped = await add_key(pool, account_id, ["calls:read"])
+    _, scoped = await add_key(pool, account_id, ["events:read"])
+    stranger = tokens.issue(SECRET, account_id, Claims(uuid4(), uuid4(), 0))
+    await tell(pool, account_id, count=3)
+    headers = {"X-API-Key": KEY}
+    assert seqs((await api.get("/api/v1/events?after=0&wait=5", headers=headers))[1]) == [1, 2, 3]
+    async with away():
+        for key in (make_key().text, unscoped, scoped, stranger):
+            for how in ({"protocols": (live.PROTOCOL, f"bearer.{key}")}, {"headers": {"X-API-Key": key}}):
+                message = await _first(api, **how)
+                assert (message.type, message.data) == (WSMsgType.CLOSE, 1013), key
+        assert json.loads((await _first(api, headers=headers)).data)["type"] == "hello"  # that one is in the settings
+    for key, close in ((unscoped, live.CLOSE_NO_KEY), (stranger, live.CLOSE_NO_KEY)):
+        message = await _first(api, headers={"X-API-Key": key})
+        assert (message.type, message.data) == (WSMsgType.CLOSE, close)
+    assert json.loads((await _first(api, headers={"X-API-Key": scoped})).data)["type"] == "hello"

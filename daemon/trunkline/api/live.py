@@ -22,7 +22,7 @@ from trunkline.api.problem import Problem
 from trunkline.api.state import DEADLINE, KNOWN, STATE, json_response
 from trunkline.identity.scopes import allows
 from trunkline.store.events import EventLine, StoredEvent
-from trunkline.store.faults import of_the_server
+from trunkline.store.faults import of_the_server, summary
 
 PROTOCOL: Final = "trunkline"
 _SCOPE: Final = "events:read"
@@ -108,7 +108,16 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
     await socket.prepare(request)
     request[DEADLINE].reschedule(None)
     credentials = await _credentials(request, socket)
-    if not await _may_listen(state.guard, credentials):
+    try:
+        async with asyncio.timeout(AUTH_S):
+            let_in = await _may_listen(state.guard, credentials)
+    except Exception as error:
+        if not _passes(error):
+            raise
+        log.warning("api.socket_unproven", error=summary(error))
+        await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"who you are cannot be looked up for now")
+        return socket
+    if not let_in:
         await socket.close(code=CLOSE_NO_KEY, message=b"no key or token that may read events")
         return socket
     state.sockets.add(socket)
@@ -128,7 +137,7 @@ async def open_socket(request: web.Request) -> web.StreamResponse:
 
 async def _credentials(request: web.Request, socket: web.WebSocketResponse) -> list[str]:
     """The keys or tokens of the request, the one in a subprotocol, or the one in the first message."""
-    if request[KNOWN]:
+    if request[KNOWN] or credentials_of(request):
         return credentials_of(request)
     for protocol in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
         if protocol.strip().startswith(_BEARER):
@@ -140,17 +149,20 @@ async def _credentials(request: web.Request, socket: web.WebSocketResponse) -> l
 
 
 async def _may_listen(guard: Guard, credentials: Sequence[str]) -> bool:
-    """Are these good, now? A database that is away is no reason to send somebody home."""
+    """Are these good, now? Raises what `_passes` where they cannot be looked up."""
     if not credentials:
         return not guard.guarded
     try:
         return allows((await guard.identify(credentials)).scopes, _SCOPE)
-    except Problem:
-        return False
-    except Exception as error:
-        if not of_the_server(error):
+    except Problem as problem:
+        if _passes(problem):
             raise
-        return True
+        return False
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it says nothing of the client: the database is away, or the account is not in it yet."""
+    return error.code == "account_missing" if isinstance(error, Problem) else of_the_server(error)
 
 
 class _Listener:
@@ -198,7 +210,12 @@ class _Listener:
         if time.monotonic() < self._good_until:
             return True
         self._good_until = time.monotonic() + RECHECK_S
-        return await _may_listen(self._request.app[STATE].guard, self._credentials)
+        try:
+            return await _may_listen(self._request.app[STATE].guard, self._credentials)
+        except Exception as error:  # they were good once: a database that is away sends nobody home
+            if not _passes(error):
+                raise
+            return True
 
     async def _send(self, messages: Sequence[bytes]) -> None:
         """Send each as a text message. Raises TimeoutError where the client does not read, ConnectionError.
