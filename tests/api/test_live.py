@@ -246,12 +246,12 @@ async def test_who_does_not_read_is_cut_and_nobody_waits_for_it(
     monkeypatch.setattr(live, "log", log)
     async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as quick, asyncio.timeout(30):
         seen = []
-        for _ in range(40):
+        for n in range(1, 41):
             await tell(pool, account_id, count=10, pad=100_000)
-        while len(seen) < 400:
-            told = await quick.receive_json()
-            if told["type"] == "call.ringing":
-                seen.append(told["seq"])
+            while len(seen) < 10 * n:  # it reads while it is told: with all of it at once it would be slow too
+                told = await quick.receive_json()
+                if told["type"] == "call.ringing":
+                    seen.append(told["seq"])
         assert seen == list(range(1, 401))
         await log.slow.wait()
     with suppress(ConnectionError):  # after what was on its way comes the end, whichever way it is told
@@ -353,3 +353,54 @@ async def test_who_cannot_be_looked_up_is_not_let_in(serve: Serve, pool: Pool, a
         message = await _first(api, headers={"X-API-Key": key})
         assert (message.type, message.data) == (WSMsgType.CLOSE, close)
     assert json.loads((await _first(api, headers={"X-API-Key": scoped})).data)["type"] == "hello"
+
+
+async def test_a_socket_outlives_a_database_that_is_away(
+    serve: Serve, pool: Pool, account_id: UUID, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("HEARTBEAT_S", 0.1), ("RECHECK_S", 0.0), ("AGAIN_S", 0.05)):
+        monkeypatch.setattr(live, name, value)
+    monkeypatch.setattr(known, "KNOWN_FOR_S", 0.0)
+    await tell(pool, account_id, count=3)
+    _, key = await add_key(pool, account_id, ["events:read"])
+    api = await serve(pool, keys=[KEY])
+    async with asyncio.timeout(30):
+        assert await _feed(api).news(-1, 10)
+        proven = await api.client.ws_connect(f"{api.url}/api/v1/ws?after=3", headers={"X-API-Key": key})
+        assert (await proven.receive_json())["type"] == "hello"
+        with capture_logs() as logs:
+            async with away():
+                url = f"{api.url}/api/v1/ws?after=0"  # which is not in memory
+                async with api.client.ws_connect(url, headers={"X-API-Key": KEY}) as leaves:
+                    for type_ in ("hello", "heartbeat"):
+                        assert (await leaves.receive_json())["type"] == type_
+                behind = await api.client.ws_connect(url, headers={"X-API-Key": KEY})
+                for type_ in ("hello", "heartbeat", "heartbeat"):
+                    assert await behind.receive_json() | {"heartbeatSeconds": 0} == {
+                        "type": type_, "seq": 0, "heartbeatSeconds": 0
+                    }  # fmt: skip
+            await tell(pool, account_id)
+            for socket, expected in ((behind, [1, 2, 3, 4]), (proven, [4])):
+                seen = []
+                while len(seen) < len(expected):
+                    told = await socket.receive_json()
+                    seen += [told["seq"]] if told["type"] == "call.ringing" else []
+                assert seen == expected
+                await socket.close()
+    # Who leaves leaves quietly: no answer is made for a connection that takes none.
+    assert not [entry for entry in logs if entry["event"].startswith(("http.", "api.socket"))]
+
+
+async def test_a_socket_is_closed_by_what_should_not_happen(
+    api: Served, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(after: int, *, fresh: bool = False) -> list[Any]:
+        raise ValueError
+
+    monkeypatch.setattr(_feed(api), "read", broken)
+    with capture_logs() as logs:
+        async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as socket, asyncio.timeout(10):
+            assert (await socket.receive_json())["type"] == "hello"
+            message = await socket.receive()
+            assert (message.type, message.data) == (WSMsgType.CLOSE, 1011)
+    assert [entry["event"] for entry in logs] == ["api.socket_failed"]
