@@ -404,3 +404,17 @@ async def test_a_socket_is_closed_by_what_should_not_happen(
             message = await socket.receive()
             assert (message.type, message.data) == (WSMsgType.CLOSE, 1011)
     assert [entry["event"] for entry in logs] == ["api.socket_failed"]
+
+
+async def test_from_now_on_is_never_from_the_first_event(
+    serve: Serve, pool: Pool, account_id: UUID, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
+    await tell(pool, account_id, count=3)
+    headers = {"X-API-Key": KEY}
+    async with away():
+        api = await serve(pool, keys=[KEY])
+        message = await _first(api, headers=headers)
+        assert (message.type, message.data) == (WSMsgType.CLOSE, 1013)
+    assert await _feed(api).news(-1, 10)
+    assert json.loads((await _first(api, headers=headers)).data)["seq"] == 3

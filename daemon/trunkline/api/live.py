@@ -38,6 +38,7 @@ _UNREAD: Final = 1 << 16  # bytes that may wait for a client before we wait for 
 _LONGEST_MESSAGE: Final = 4096  # bytes, of a client's
 CLOSE_NO_KEY: Final = 4401
 CLOSE_AHEAD: Final = 4409
+_STOPS: Final = (WSCloseCode.GOING_AWAY, "the server stops; come back with after=")
 
 log = structlog.get_logger(__name__)
 
@@ -213,7 +214,11 @@ class _Listener:
         feed = self._request.app[STATE].feed
         if after is None:
             await feed.news(-1, HEARTBEAT_S)  # until it is known what is the newest
-            after = feed.last or 0
+            if feed.last is None:
+                if feed.stopping:
+                    return _STOPS
+                return WSCloseCode.TRY_AGAIN_LATER, "the newest event is not known for now"
+            after = feed.last
         await self._send([f'{{"type":"hello","seq":{after},"heartbeatSeconds":{HEARTBEAT_S:g}}}'.encode()])
         while not feed.stopping:
             if not await self._is_good():
@@ -232,7 +237,7 @@ class _Listener:
                 after = lines[-1].seq
             if time.monotonic() >= self._silent_until and not feed.stopping:
                 await self._send([f'{{"type":"heartbeat","seq":{after}}}'.encode()])
-        return WSCloseCode.GOING_AWAY, "the server stops; come back with after="
+        return _STOPS
 
     async def _is_good(self) -> bool:
         """Is the key still good, or the session open? Asked every RECHECK_S; HEARTBEAT_S where all is silent."""
