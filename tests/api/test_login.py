@@ -9,16 +9,19 @@ import jwt
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, CookieJar, DummyCookieJar
-from people import SECRET, add_key, add_user, bearer, log_in
+from argon2 import PasswordHasher
+from people import BY, SECRET, add_key, add_user, bearer, log_in
 from served import Serve, Served
 from structlog.testing import capture_logs
 
 from trunkline.api import sessions
 from trunkline.api.state import TRIES_OF_ADDRESS
 from trunkline.identity import known, tokens
+from trunkline.identity.keys import make_refresh_token
 from trunkline.identity.passwords import hash_password
 from trunkline.store.pool import Pool
-from trunkline.store.users import MOST_TRIES
+from trunkline.store.sessions import close_all_sessions, close_session, open_session, rotate
+from trunkline.store.users import MOST_TRIES, update_user
 
 pytestmark = pytest.mark.asyncio
 
@@ -203,6 +206,41 @@ async def test_one_of_two_refreshes_at_once_is_refused(api: Served) -> None:
         cookie = f"{sessions.COOKIE}={response.cookies[sessions.COOKIE].value}"
         answers = await asyncio.gather(*(browser.post(sessions.REFRESH_PATH, Cookie=cookie) for _ in range(2)))
         assert sorted(answer[0] for answer in answers) == [200, 401]
+
+
+async def alive(pool: Pool) -> int:
+    """How many refresh tokens are good."""
+    return await pool.fetchval("SELECT count(*) FROM refresh_token WHERE revoked_at IS NULL AND rotated_at IS NULL")
+
+
+@pytest.mark.parametrize("how", ["everywhere", "logout", "password", "disabled", "reused"])
+async def test_no_session_outlives_its_end_by_a_refresh_in_the_same_moment(
+    pool: Pool, account_id: UUID, ada: UUID, how: str
+) -> None:
+    outlived = 0
+    for _ in range(40):
+        _, first = make_refresh_token()
+        _, second = make_refresh_token()
+        _, third = make_refresh_token()
+        generation = await pool.fetchval("SELECT token_generation FROM app_user WHERE id = $1", ada)
+        family = await open_session(pool, account_id, BY, ada, first)
+        assert family is not None
+        assert not isinstance(await rotate(pool, account_id, BY, first, second), str)
+        match how:
+            case "everywhere":
+                end = close_all_sessions(pool, account_id, BY, ada)
+            case "logout":
+                end = close_session(pool, account_id, family)
+            case "reused":
+                end = rotate(pool, account_id, BY, first, make_refresh_token()[1])
+            case _:
+                changes = {"disabled": True} if how == "disabled" else {"password_hash": "another"}
+                end = update_user(pool, account_id, BY, ada, changes)
+        await asyncio.gather(rotate(pool, account_id, BY, second, third), end)
+        outlived += await alive(pool)
+        await pool.execute("UPDATE refresh_token SET revoked_at = now()")
+        await pool.execute("UPDATE app_user SET disabled_at = NULL")
+    assert outlived == 0
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "x" * 43, "é"])

@@ -20,6 +20,20 @@ VALUES ($1, $2, $3, $4, now() + $5, $6)
 
 _FORGET_EXPIRED: Final = "DELETE FROM refresh_token WHERE account_id = $1 AND user_id = $2 AND expires_at < now()"
 
+# Whoever makes a token or ends a session has the user's row first. A statement that only waited for a token's row would
+# not see the next token that was made meanwhile.
+_HOLD_USER_OF_TOKEN: Final = """
+SELECT FROM app_user
+WHERE account_id = $1 AND id = (SELECT user_id FROM refresh_token WHERE account_id = $1 AND digest = $2)
+FOR NO KEY UPDATE
+"""
+
+_HOLD_USER_OF_FAMILY: Final = """
+SELECT FROM app_user
+WHERE account_id = $1 AND id = (SELECT user_id FROM refresh_token WHERE account_id = $1 AND family = $2 LIMIT 1)
+FOR NO KEY UPDATE
+"""
+
 _SELECT_ROTATING: Final = """
 SELECT token.family, token.user_id, token.rotated_at IS NOT NULL AS rotated,
     token.revoked_at IS NOT NULL OR token.expires_at < now() OR app_user.disabled_at IS NOT NULL AS over,
@@ -27,7 +41,6 @@ SELECT token.family, token.user_id, token.rotated_at IS NOT NULL AS rotated,
 FROM refresh_token AS token
 JOIN app_user ON app_user.id = token.user_id AND app_user.account_id = token.account_id
 WHERE token.account_id = $1 AND token.digest = $2
-FOR UPDATE OF token
 """
 
 _ROTATE: Final = "UPDATE refresh_token SET rotated_at = now() WHERE account_id = $1 AND digest = $2"
@@ -81,6 +94,7 @@ async def rotate(
 ) -> Rotated | Literal["refused", "reused"]:
     """Exchange a refresh token for the next one. "reused": it had been exchanged, and its family was revoked."""
     async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(_HOLD_USER_OF_TOKEN, account_id, digest)
         row: Any = await connection.fetchrow(_SELECT_ROTATING, account_id, digest)
         if row is None or row["over"]:
             return "refused"
@@ -94,9 +108,11 @@ async def rotate(
     return Rotated(user_id, family, row["token_generation"])
 
 
-async def close_session(database: Connection | Pool, account_id: UUID, family: UUID) -> None:
+async def close_session(pool: Pool, account_id: UUID, family: UUID) -> None:
     """End a session."""
-    await database.execute(_REVOKE_FAMILY, account_id, family)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(_HOLD_USER_OF_FAMILY, account_id, family)
+        await connection.execute(_REVOKE_FAMILY, account_id, family)
 
 
 async def close_all_sessions(pool: Pool, account_id: UUID, by: By, user_id: UUID) -> None:
