@@ -257,7 +257,6 @@ async def test_the_audit_says_who_did_what(admin: Admin, pool: Pool, account_id:
     _, page = await admin("GET", "/api/v1/audit")
     told = [(entry["actor"].partition(":")[0], entry["action"]) for entry in reversed(page["items"])]
     assert told == [
-        ("cli", "session.opened"),
         ("key", "user.created"),
         ("key", "user.changed"),
         ("key", "api_key.created"),

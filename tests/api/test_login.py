@@ -1,7 +1,7 @@
 """Logging in, staying in, being locked out, and logging out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -223,7 +223,7 @@ async def test_no_session_outlives_its_end_by_a_refresh_in_the_same_moment(
         _, second = make_refresh_token()
         _, third = make_refresh_token()
         generation = await pool.fetchval("SELECT token_generation FROM app_user WHERE id = $1", ada)
-        family = await open_session(pool, account_id, BY, ada, first)
+        family = await open_session(pool, account_id, BY, ada, first, generation)
         assert family is not None
         assert not isinstance(await rotate(pool, account_id, BY, first, second), str)
         match how:
@@ -313,6 +313,61 @@ async def test_a_new_password_ends_all_sessions(browser: Browser) -> None:
     assert (await me(browser.api, session["accessToken"]))[0] == 401
     assert (await browser.log_in())[0] == 401
     assert (await browser.log_in(EMAIL, new))[0] == 200
+
+
+class Meanwhile:
+    """Has something done by an admin once the password was looked at, before anything comes of it."""
+
+    def __init__(self, api: Served, what: str, then: Callable[[], Awaitable[Any]]) -> None:
+        self._then: Callable[[], Awaitable[Any]] | None = then
+        self._does = getattr(api.state.passwords, what)
+        setattr(api.state.passwords, what, self)
+
+    async def __call__(self, *arguments: Any) -> Any:
+        answer = await self._does(*arguments)
+        then, self._then = self._then, None
+        if then is not None:
+            await then()
+        return answer
+
+
+@pytest.mark.parametrize("change", [{"password_hash": "the admin's"}, {"disabled": True}, None])
+async def test_a_login_is_refused_where_it_came_too_late(
+    browser: Browser, pool: Pool, account_id: UUID, ada: UUID, change: Any
+) -> None:
+    def then() -> Awaitable[Any]:
+        if change is None:
+            return close_all_sessions(pool, account_id, BY, ada)
+        return update_user(pool, account_id, BY, ada, change)
+
+    Meanwhile(browser.api, "verify", then)
+    status, problem, _ = await browser.log_in()
+    assert (status, problem["code"], await alive(pool)) == (401, "login_refused", 0)
+
+
+async def test_a_rehash_does_not_bring_the_old_password_back(
+    browser: Browser, pool: Pool, account_id: UUID, ada: UUID
+) -> None:
+    weak = PasswordHasher(time_cost=1, memory_cost=1024).hash(PASSWORD)
+    await pool.execute("UPDATE app_user SET password_hash = $1", weak)
+    new = {"password_hash": "the admin's"}
+    Meanwhile(browser.api, "hash", lambda: update_user(pool, account_id, BY, ada, new))
+    assert (await browser.log_in())[0] == 401
+    assert await pool.fetchval("SELECT password_hash FROM app_user") == "the admin's"
+    await pool.execute("UPDATE app_user SET password_hash = $1", weak)
+    assert (await browser.log_in())[0] == 200  # and else it is rehashed
+    assert await pool.fetchval("SELECT password_hash FROM app_user") != weak
+
+
+async def test_one_does_not_set_a_password_over_that_of_an_admin(
+    browser: Browser, pool: Pool, account_id: UUID, ada: UUID
+) -> None:
+    token = await log_in(pool, account_id, ada)
+    new = {"password_hash": "the admin's"}
+    Meanwhile(browser.api, "verify", lambda: update_user(pool, account_id, BY, ada, new))
+    body = {"current": PASSWORD, "new": "another good password"}
+    assert (await browser.post("/api/v1/auth/password", body, **bearer(token)))[1]["code"] == "login_refused"
+    assert await pool.fetchval("SELECT password_hash FROM app_user") == "the admin's"
 
 
 async def test_who_has_a_key_has_no_session(api: Served, pool: Pool, account_id: UUID) -> None:

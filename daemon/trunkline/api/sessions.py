@@ -38,7 +38,9 @@ async def login(request: web.Request) -> web.Response:
     account_id, email = await state.account_id(), asked.email.strip().lower()
     user_id, generation = await _authenticate(request, state, account_id, email, asked.password)
     token, digest = make_refresh_token()
-    family = await open_session(state.pool, account_id, by(request, user_id), user_id, digest)
+    family = await open_session(state.pool, account_id, by(request, user_id), user_id, digest, generation)
+    if family is None:  # the password was right, and is another one by now
+        raise _login_refused()
     return await _session(request, state, Claims(user_id, family, generation), token)
 
 
@@ -98,10 +100,12 @@ async def change_password(request: web.Request) -> web.Response:
     user = await select_user(state.pool, account_id, user_id)
     if user is None:
         raise _login_refused()
-    await _authenticate(request, state, account_id, user.email.lower(), asked.current)
-    hashed = await state.passwords.hash(asked.new)
-    await update_user(state.pool, account_id, by(request), user_id, {"password_hash": hashed})
+    _, generation = await _authenticate(request, state, account_id, user.email.lower(), asked.current)
+    changes = {"password_hash": await state.passwords.hash(asked.new)}
+    changed = await update_user(state.pool, account_id, by(request), user_id, changes, generation=generation)
     state.known.forget()
+    if isinstance(changed, str):  # an admin was quicker
+        raise _login_refused()
     return _without_cookie(request)
 
 
@@ -138,7 +142,7 @@ async def _authenticate(
         log.info("login.refused", request_id=request[REQUEST_ID], known=found is not None)
         raise _login_refused()
     rehashed = await state.passwords.hash(password) if needs_rehash(known) else None
-    await end_login(state.pool, account_id, found.id, rehashed)
+    await end_login(state.pool, account_id, found.id, known, rehashed)
     state.tries_of_address.went_well(address)
     return found.id, found.token_generation
 

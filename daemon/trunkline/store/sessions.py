@@ -22,13 +22,18 @@ _FORGET_EXPIRED: Final = "DELETE FROM refresh_token WHERE account_id = $1 AND us
 
 # Whoever makes a token or ends a session has the user's row first. A statement that only waited for a token's row would
 # not see the next token that was made meanwhile.
-_HOLD_USER_OF_TOKEN: Final = """
+_HOLD_USER: Final = """
+SELECT id FROM app_user WHERE account_id = $1 AND id = $2 AND token_generation = $3 AND disabled_at IS NULL
+FOR NO KEY UPDATE
+"""
+
+_HOLD_USER_BY_DIGEST: Final = """
 SELECT FROM app_user
 WHERE account_id = $1 AND id = (SELECT user_id FROM refresh_token WHERE account_id = $1 AND digest = $2)
 FOR NO KEY UPDATE
 """
 
-_HOLD_USER_OF_FAMILY: Final = """
+_HOLD_USER_BY_FAMILY: Final = """
 SELECT FROM app_user
 WHERE account_id = $1 AND id = (SELECT user_id FROM refresh_token WHERE account_id = $1 AND family = $2 LIMIT 1)
 FOR NO KEY UPDATE
@@ -79,10 +84,18 @@ class SessionUser(NamedTuple):
     generation: int
 
 
-async def open_session(pool: Pool, account_id: UUID, by: By, user_id: UUID, digest: bytes) -> UUID:
-    """Begin a session with its first refresh token; its family."""
+async def open_session(
+    pool: Pool, account_id: UUID, by: By, user_id: UUID, digest: bytes, generation: int
+) -> UUID | None:
+    """Begin a session with its first refresh token; its family.
+
+    generation: of the user's tokens when he proved himself. None where it is another one by now, or he is disabled or
+    gone: then what he proved is worth nothing any more.
+    """
     family = uuid4()
     async with pool.acquire() as connection, connection.transaction():
+        if await connection.fetchrow(_HOLD_USER, account_id, user_id, generation) is None:
+            return None
         await connection.execute(_FORGET_EXPIRED, account_id, user_id)
         await _insert(connection, account_id, by, user_id, family, digest)
         await insert_audit(connection, account_id, by, "session.opened", f"user:{user_id}")
@@ -94,7 +107,7 @@ async def rotate(
 ) -> Rotated | Literal["refused", "reused"]:
     """Exchange a refresh token for the next one. "reused": it had been exchanged, and its family was revoked."""
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(_HOLD_USER_OF_TOKEN, account_id, digest)
+        await connection.execute(_HOLD_USER_BY_DIGEST, account_id, digest)
         row: Any = await connection.fetchrow(_SELECT_ROTATING, account_id, digest)
         if row is None or row["over"]:
             return "refused"
@@ -111,7 +124,7 @@ async def rotate(
 async def close_session(pool: Pool, account_id: UUID, family: UUID) -> None:
     """End a session."""
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(_HOLD_USER_OF_FAMILY, account_id, family)
+        await connection.execute(_HOLD_USER_BY_FAMILY, account_id, family)
         await connection.execute(_REVOKE_FAMILY, account_id, family)
 
 

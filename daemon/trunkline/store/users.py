@@ -52,8 +52,8 @@ FROM wanted JOIN app_user ON app_user.id = wanted.id
 """
 
 _LOGGED_IN: Final = """
-UPDATE app_user SET failed_logins = 0, locked_until = NULL, password_hash = coalesce($3, password_hash)
-WHERE account_id = $1 AND id = $2
+UPDATE app_user SET failed_logins = 0, locked_until = NULL, password_hash = coalesce($4, password_hash)
+WHERE account_id = $1 AND id = $2 AND password_hash = $3
 """
 
 _OTHER_ADMINS: Final = """
@@ -138,20 +138,22 @@ async def insert_user(
 
 
 async def update_user(
-    pool: Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object]
+    pool: Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object], *, generation: int | None = None
 ) -> User | Refusal:
     """Change a user. changes: of email (in lowercase), name, role, extension, disabled, password_hash.
+
+    generation: of his tokens, where another one means that he is not the one who proved himself: "user_not_found".
 
     Who is disabled or gets another password is logged out everywhere. The last admin who can log in stays one.
     """
     try:
-        return await _update_user(pool, account_id, by, user_id, changes)
+        return await _update_user(pool, account_id, by, user_id, changes, generation)
     except asyncpg.UniqueViolationError:  # somebody took the email in the same moment
         return "email_taken"
 
 
 async def _update_user(
-    pool: Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object]
+    pool: Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object], generation: int | None
 ) -> User | Refusal:
     async with pool.acquire() as connection, connection.transaction():
         demoted = changes.get("role", "ADMIN") != "ADMIN" or changes.get("disabled") is True
@@ -159,11 +161,14 @@ async def _update_user(
             return "last_admin"
         if "email" in changes and await connection.fetchval(_TAKEN, account_id, changes["email"], user_id):
             return "email_taken"
-        told = ", ".join(_CHANGES[column] % (n + 3) for n, column in enumerate(changes)) or "name = name"
+        told = ", ".join(_CHANGES[column] % (n + 4) for n, column in enumerate(changes)) or "name = name"
         row: Any = await connection.fetchrow(
-            f"UPDATE app_user SET {told} WHERE account_id = $1 AND id = $2 RETURNING {_COLUMNS}",
+            f"""UPDATE app_user SET {told}
+                WHERE account_id = $1 AND id = $2 AND token_generation = coalesce($3, token_generation)
+                RETURNING {_COLUMNS}""",
             account_id,
             user_id,
+            generation,
             *changes.values(),
         )
         if row is None:
@@ -201,10 +206,13 @@ async def begin_login(database: Connection | Pool, account_id: UUID, by: By, ema
 
 
 async def end_login(
-    database: Connection | Pool, account_id: UUID, user_id: UUID, password_hash: str | None = None
+    database: Connection | Pool, account_id: UUID, user_id: UUID, password_hash: str, rehashed: str | None = None
 ) -> None:
-    """The password was right: forget the tries. password_hash: a new hash of the same password."""
-    await database.execute(_LOGGED_IN, account_id, user_id, password_hash)
+    """The password of that hash was right: forget the tries. rehashed: a new hash of the same password.
+
+    Nothing is done where he has another password by now.
+    """
+    await database.execute(_LOGGED_IN, account_id, user_id, password_hash, rehashed)
 
 
 async def _is_last_admin(connection: Connection, account_id: UUID, user_id: UUID) -> bool:
