@@ -1,6 +1,7 @@
 """Logging in, staying in, being locked out, and logging out."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -16,9 +17,9 @@ from structlog.testing import capture_logs
 
 from trunkline.api import sessions
 from trunkline.api.state import TRIES_OF_ADDRESS
-from trunkline.identity import known, tokens
+from trunkline.identity import known, passwords, tokens
 from trunkline.identity.keys import make_refresh_token
-from trunkline.identity.passwords import hash_password
+from trunkline.identity.passwords import Passwords, hash_password
 from trunkline.store.pool import Pool
 from trunkline.store.sessions import close_all_sessions, close_session, open_session, rotate
 from trunkline.store.users import MOST_TRIES, update_user
@@ -123,8 +124,6 @@ async def now(pool: Pool) -> Any:
 async def test_the_same_work_is_done_for_an_unknown_user(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what is verified, not by a clock: one argon2id verification with the same parameters, whoever it is."""
     verified = []
-    from trunkline.identity import passwords
-
     matches = passwords._matches
 
     def noting(hashed: str, password: str) -> bool:
@@ -164,9 +163,68 @@ async def test_a_login_that_goes_well_forgets_the_tries(browser: Browser, pool: 
     assert await pool.fetchval("SELECT failed_logins FROM app_user") == 0
 
 
-async def test_one_address_does_not_try_all_users(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trunkline.identity import passwords
+class Gate:
+    """Has every look at a password wait, and counts those that are at it."""
 
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.busy = 0
+        self._came = threading.Condition()
+        monkeypatch.setattr(passwords, "_matches", self._matches)
+
+    def _matches(self, hashed: str, password: str) -> bool:
+        with self._came:
+            self.busy += 1
+            self._came.notify_all()
+        self.open.wait(30)
+        return False
+
+    async def came(self, count: int, timeout_s: float = 10.0) -> bool:
+        def wait() -> bool:
+            with self._came:
+                return self._came.wait_for(lambda: self.busy >= count, timeout_s)
+
+        return await asyncio.to_thread(wait)
+
+
+async def test_who_waits_for_a_password_keeps_nobody_from_the_database(
+    api: Served, browser: Browser, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    monkeypatch.setattr(passwords, "MOST_WAITING", 8)
+    token = bearer(await log_in(pool, account_id, await add_user(pool, account_id, "ADMIN")))
+    logins = [asyncio.create_task(browser.log_in(EMAIL, "wrong")) for _ in range(8)]
+    try:
+        assert await gate.came(2)
+        async with asyncio.timeout(8):
+            while await pool.fetchval("SELECT failed_logins FROM app_user WHERE email = $1", EMAIL) < 8:
+                pass
+            assert (await api.get("/api/v1/calls", headers=token))[0] == 200
+            status, problem, response = await browser.log_in()
+            assert (status, problem["code"], response.headers["Retry-After"]) == (503, "passwords_busy", "5")
+            body = {"email": "new@example.com", "role": "AGENT", "password": "a good password"}
+            assert (await browser.post("/api/v1/users", body, **token))[1]["code"] == "passwords_busy"
+    finally:
+        gate.open.set()
+    assert [(await login)[0] for login in logins] == [401] * 8
+    # What was not looked at is no wrong password.
+    assert await pool.fetchval("SELECT failed_logins FROM app_user WHERE email = $1", EMAIL) == 8
+
+
+async def test_who_gives_up_waiting_lets_no_third_password_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    looks = Passwords()
+    tasks = [asyncio.create_task(looks.verify(HASH, "wrong")) for _ in range(4)]
+    assert await gate.came(2)
+    for task in tasks[:2]:
+        task.cancel()
+    await asyncio.gather(*tasks[:2], return_exceptions=True)
+    assert not await gate.came(3, 0.3)
+    gate.open.set()
+    assert await asyncio.gather(*tasks[2:]) == [False, False]
+
+
+async def test_one_address_does_not_try_all_users(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "_matches", lambda hashed, password: False)  # what is counted takes no time
     for n in range(TRIES_OF_ADDRESS):
         assert (await browser.log_in(f"u{n}@example.com", "wrong"))[0] == 401

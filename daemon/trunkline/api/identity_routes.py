@@ -17,13 +17,14 @@ IDENTITY_ROUTES: Final = (
         method="POST",
         path="/api/v1/auth/login",
         handler=sessions.login,
+        queues=False,  # hashing a password takes longer than the database
         about="Log in: an access token of 15 minutes, and a refresh token as a cookie.",
         tag="auth",
         open=True,
         parameters=(_PRETTY,),
         body=forms.Login,
         answers=(Answer(about="Who is logged in.", type=forms.Session),),
-        problems=("login_refused", "login_locked", "refresh_refused", "origin_not_allowed"),
+        problems=("login_refused", "login_locked", "refresh_refused", "origin_not_allowed", "passwords_busy"),
     ),
     Route(
         method="POST",
@@ -70,12 +71,13 @@ IDENTITY_ROUTES: Final = (
         method="POST",
         path="/api/v1/auth/password",
         handler=sessions.change_password,
+        queues=False,  # hashing a password takes longer than the database
         about="Set one's own password; all of one's sessions end.",
         tag="auth",
         scope=ANYBODY,
         body=forms.ChangePassword,
         answers=(Answer(about="It is set: log in again.", status=204),),
-        problems=("no_session", "login_refused", "login_locked"),
+        problems=("no_session", "login_refused", "login_locked", "passwords_busy"),
     ),
     Route(
         method="GET",
@@ -91,13 +93,14 @@ IDENTITY_ROUTES: Final = (
         method="POST",
         path="/api/v1/users",
         handler=users.create_user,
+        queues=False,  # hashing a password takes longer than the database
         about="Make a user.",
         tag="users",
         scope=ADMIN,
         parameters=(_PRETTY,),
         body=forms.NewUser,
         answers=(Answer(about="The user.", status=201, type=User),),
-        problems=("email_taken",),
+        problems=("email_taken", "passwords_busy"),
     ),
     Route(
         method="GET",
@@ -114,13 +117,14 @@ IDENTITY_ROUTES: Final = (
         method="PATCH",
         path="/api/v1/users/{id}",
         handler=users.change_user,
+        queues=False,  # hashing a password takes longer than the database
         about="Change a user; what is left out stays. Disabled, or with another password, he is logged out everywhere.",
         tag="users",
         scope=ADMIN,
         parameters=(_PRETTY,),
         body=forms.ChangedUser,
         answers=(Answer(about="The user.", type=User),),
-        problems=("user_not_found", "email_taken", "last_admin"),
+        problems=("user_not_found", "email_taken", "last_admin", "passwords_busy"),
     ),
     Route(
         method="DELETE",

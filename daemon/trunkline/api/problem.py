@@ -44,6 +44,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "not_replayable": (409, "the delivery has nothing that could be sent again"),
     "object_missing": (404, "the object storage has lost the recording"),
     "origin_not_allowed": (403, "a page of this origin is not let in"),
+    "passwords_busy": (503, "too many passwords wait to be looked at"),
     "range_refused": (416, "the Range is not one that is served"),
     "rate_limited": (429, "more requests than http.rate_limit allows; `Retry-After` says how long to wait"),
     "recording_erased": (410, "the recording was erased"),

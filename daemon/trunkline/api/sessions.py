@@ -1,6 +1,8 @@
 """`/api/v1/auth`: logging in and out, refreshing, one's own password."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
 
@@ -101,7 +103,8 @@ async def change_password(request: web.Request) -> web.Response:
     if user is None:
         raise _login_refused()
     _, generation = await _authenticate(request, state, account_id, user.email.lower(), asked.current)
-    changes = {"password_hash": await state.passwords.hash(asked.new)}
+    with place(state):
+        changes = {"password_hash": await state.passwords.hash(asked.new)}
     changed = await update_user(state.pool, account_id, by(request), user_id, changes, generation=generation)
     state.known.forget()
     if isinstance(changed, str):  # an admin was quicker
@@ -119,10 +122,30 @@ def by(request: web.Request, user_id: UUID | None = None) -> By:
     return By(actor, request.remote, request[REQUEST_ID], user_id)
 
 
+@contextmanager
+def place(state: State) -> Iterator[None]:
+    """A place in the line before the passwords. Raises Problem where it is full."""
+    if not state.passwords.enter():
+        raise Problem(
+            "passwords_busy",
+            "More passwords wait to be looked at than this server does in good time. Try again.",
+            headers={"Retry-After": "5"},
+        )
+    try:
+        yield
+    finally:
+        state.passwords.leave()
+
+
 async def _authenticate(
     request: web.Request, state: State, account_id: UUID, email: str, password: str
 ) -> tuple[UUID, int]:
     """The user of this email and password, and the generation of his tokens. Raises Problem."""
+    with place(state):  # before the try is counted
+        return await _look_at(request, state, account_id, email, password)
+
+
+async def _look_at(request: web.Request, state: State, account_id: UUID, email: str, password: str) -> tuple[UUID, int]:
     address = request.remote or ""
     locked_s = state.tries_of_address.begin(address)
     found = None
