@@ -7,18 +7,21 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import aiohttp
+import asyncpg
 import pytest
 from aiohttp import WSMsgType
 from people import SECRET, add_key
 from served import Away, Serve, Served
 from structlog.testing import capture_logs
 
+from trunkline.api import feed as feed_module
 from trunkline.api import live
 from trunkline.api.feed import KEPT, PAGE, Feed
 from trunkline.identity import known, tokens
 from trunkline.identity.keys import make_key
 from trunkline.identity.tokens import Claims
-from trunkline.store.pool import Pool
+from trunkline.store.events import EventLine, select_event_lines
+from trunkline.store.pool import Connection, Pool
 
 pytestmark = pytest.mark.asyncio
 
@@ -418,3 +421,69 @@ async def test_from_now_on_is_never_from_the_first_event(
         assert (message.type, message.data) == (WSMsgType.CLOSE, 1013)
     assert await _feed(api).news(-1, 10)
     assert json.loads((await _first(api, headers=headers)).data)["seq"] == 3
+
+
+async def test_an_event_that_is_odd_is_told_as_it_is(api: Served, pool: Pool, account_id: UUID) -> None:
+    odd = {"call": {"rang": [1001], "from": 5}}
+    await pool.execute(_TELL, account_id, 1, "call.ringing", json.dumps(odd))
+    await tell(pool, account_id, "call.ended")
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as socket, asyncio.timeout(10):
+        assert [(await socket.receive_json()).get("data") for _ in range(2)] == [None, odd]
+        assert (await socket.receive_json())["type"] == "call.ended"
+    status, page = await api.get("/api/v1/events")
+    assert (status, seqs(page)) == (200, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [(ValueError("the cause"), "api.feed_failed"), (asyncpg.InterfaceError("the cause"), "api.feed_away")],
+)
+async def test_the_feed_goes_on_after_whatever_fails_and_says_why(
+    api: Served, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch, cause: Exception, said: str
+) -> None:
+    failed = asyncio.Event()
+
+    async def fails_once(connection: Connection, *arguments: Any) -> list[EventLine]:
+        if failed.is_set() or isinstance(connection, asyncpg.Pool):
+            return await select_event_lines(connection, *arguments)
+        failed.set()
+        connection.terminate()  # by whom the connection is taken away from the feed, too
+        raise cause
+
+    monkeypatch.setattr(feed_module, "_AGAIN_S", 0.05)
+    async with asyncio.timeout(15):
+        async with api.client.ws_connect(f"{api.url}/api/v1/ws") as socket:
+            assert (await socket.receive_json())["type"] == "hello"
+            with capture_logs() as logs:
+                monkeypatch.setattr(feed_module, "select_event_lines", fails_once)
+                await tell(pool, account_id)
+                assert (await socket.receive_json())["seq"] == 1
+    assert failed.is_set()
+    (entry,) = logs
+    assert entry["event"] == said
+    assert said == "api.feed_failed" or "the cause" in entry["error"]
+
+
+async def test_a_database_that_was_restored_meanwhile_is_followed_from_where_it_is(
+    api: Served, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_AGAIN_S", 0.05)
+    feed = _feed(api)
+    async with asyncio.timeout(20):
+        assert await feed.news(-1, 10)
+        await tell(pool, account_id, count=10)
+        while feed.last != 10:
+            await pool.fetchval("SELECT 1")
+        await pool.execute("DELETE FROM event WHERE seq > 4")
+        await pool.execute("UPDATE event_cursor SET last_seq = 4")
+        await pool.execute(
+            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+        )
+        while feed.last != 4:
+            await pool.fetchval("SELECT 1")
+        await tell(pool, account_id, "call.answered")
+        async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=4") as socket:
+            assert (await socket.receive_json())["type"] == "hello"
+            told = await socket.receive_json()
+            assert (told["seq"], told["type"]) == (5, "call.answered")

@@ -15,7 +15,7 @@ import structlog
 from trunkline.api.problem import Problem
 from trunkline.store.events import CHANNEL, EventLine, select_event_lines, select_last_seq
 from trunkline.store.faults import of_the_server, summary
-from trunkline.store.pool import Connection, Pool
+from trunkline.store.pool import Connection, Pool, raise_if_cancelled
 
 KEPT: Final = 5_000  # events in memory, at least; twice as many at most
 PAGE: Final = 500  # events of one read
@@ -39,7 +39,7 @@ class Feed:
         self.reads = 0  # of pages, by the feed itself
 
     async def run(self) -> None:
-        """Until it is stopped; a database that is away is waited for."""
+        """Until it is stopped; a database that is away is waited for, and whatever else fails is tried again."""
         said = False
         while not self.stopping:  # a connection that breaks may take a cancellation's place
             try:
@@ -47,9 +47,10 @@ class Feed:
             except Problem:
                 pass  # the account is not there yet
             except Exception as error:
+                raise_if_cancelled()
                 if not of_the_server(error):
-                    raise
-                if not said:
+                    log.exception("api.feed_failed")
+                elif not said:
                     log.warning("api.feed_away", error=summary(error))
                 said = True
             else:
