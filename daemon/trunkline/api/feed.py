@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 import structlog
 
 from trunkline.api.problem import Problem
@@ -81,8 +82,10 @@ class Feed:
                         async with asyncio.timeout(POLL_S):
                             await self._look.wait()
             finally:
-                if not lost.is_set():
-                    connection.terminate()  # to give it back it would have to be asked, and it may never answer
+                # To give it back it would have to be asked, and it may never answer. One that is broken is not ours any
+                # more, and saying so must not hide why it broke.
+                with suppress(asyncpg.InterfaceError):
+                    connection.terminate()
 
     async def _catch_up(self, connection: Connection, account_id: UUID) -> None:
         if self.last is None:
