@@ -75,6 +75,7 @@ class Feed:
             try:
                 connection.add_termination_listener(broken)
                 await connection.add_listener(CHANNEL, told)
+                await self._begin(connection, account_id)
                 while not (lost.is_set() or self.stopping):
                     self._look.clear()
                     await self._catch_up(connection, account_id)
@@ -87,10 +88,18 @@ class Feed:
                 with suppress(asyncpg.InterfaceError):
                     connection.terminate()
 
-    async def _catch_up(self, connection: Connection, account_id: UUID) -> None:
-        if self.last is None:
-            self.last = await select_last_seq(connection, account_id)
+    async def _begin(self, connection: Connection, account_id: UUID) -> None:
+        """Begin at the newest event, or go on; but with a shorter sequence, of a database that was restored, anew."""
+        newest = await select_last_seq(connection, account_id)
+        if self.last is None or newest < self.last:
+            if self.last is not None:
+                log.warning("api.feed_restored", last=self.last, newest=newest)
+            self._kept.clear()
+            self.last = newest
             self._tell()
+
+    async def _catch_up(self, connection: Connection, account_id: UUID) -> None:
+        assert self.last is not None  # noqa: S101  # it has begun
         while True:
             lines = await select_event_lines(connection, account_id, self.last, PAGE)
             self.reads += 1
