@@ -308,6 +308,22 @@ async def test_no_refresh_token_is_made_up(api: Served, cookie: str) -> None:
     assert response.status == 401
 
 
+async def test_refresh_tokens_that_are_over_are_swept_out(browser: Browser, pool: Pool, account_id: UUID) -> None:
+    gone = await add_user(pool, account_id, "AGENT")  # and never comes back
+    await log_in(pool, account_id, gone)
+    await browser.log_in()
+    await browser.post(sessions.REFRESH_PATH)
+    await pool.execute(
+        """UPDATE refresh_token SET expires_at = now() - interval '1 second'
+           WHERE user_id = $1 OR rotated_at IS NOT NULL""",
+        gone,
+    )
+    assert (await browser.post(sessions.REFRESH_PATH))[0] == 200
+    assert await pool.fetchval("SELECT count(*) FROM refresh_token WHERE user_id <> $1", gone) == 2
+    await browser.log_in()
+    assert await pool.fetchval("SELECT count(*) FROM refresh_token WHERE user_id = $1", gone) == 0
+
+
 async def test_an_old_refresh_token_is_over(browser: Browser, pool: Pool) -> None:
     await browser.log_in()
     await pool.execute("UPDATE refresh_token SET expires_at = now() - interval '1 second'")

@@ -20,6 +20,13 @@ VALUES ($1, $2, $3, $4, now() + $5, $6)
 
 _FORGET_EXPIRED: Final = "DELETE FROM refresh_token WHERE account_id = $1 AND user_id = $2 AND expires_at < now()"
 
+# Of users who do not come back, too. Those that another one is at are left to him, so nobody waits for anybody.
+_FORGET_ALL_EXPIRED: Final = """
+DELETE FROM refresh_token WHERE digest IN (
+    SELECT digest FROM refresh_token WHERE account_id = $1 AND expires_at < now() FOR UPDATE SKIP LOCKED
+)
+"""
+
 # Whoever makes a token or ends a session has the user's row first. A statement that only waited for a token's row would
 # not see the next token that was made meanwhile.
 _HOLD_USER: Final = """
@@ -96,7 +103,7 @@ async def open_session(
     async with pool.acquire() as connection, connection.transaction():
         if await connection.fetchrow(_HOLD_USER, account_id, user_id, generation) is None:
             return None
-        await connection.execute(_FORGET_EXPIRED, account_id, user_id)
+        await connection.execute(_FORGET_ALL_EXPIRED, account_id)
         await _insert(connection, account_id, by, user_id, family, digest)
         await insert_audit(connection, account_id, by, "session.opened", f"user:{user_id}")
     return family
@@ -116,6 +123,7 @@ async def rotate(
             await connection.execute(_REVOKE_FAMILY, account_id, family)
             await insert_audit(connection, account_id, by, "session.token_reused", f"user:{user_id}")
             return "reused"
+        await connection.execute(_FORGET_EXPIRED, account_id, user_id)
         await connection.execute(_ROTATE, account_id, digest)
         await _insert(connection, account_id, by, user_id, family, next_digest)
     return Rotated(user_id, family, row["token_generation"])
