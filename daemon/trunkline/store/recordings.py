@@ -335,11 +335,6 @@ async def claim_keys(database: Connection | Pool, wanted: Sequence[tuple[UUID, s
     return [claimed.get(recording_id) for recording_id in ids]
 
 
-async def purge_log(database: Connection | Pool) -> None:
-    """Forget what became of jobs a month ago; pgqueuer itself keeps it for ever."""
-    await database.execute("DELETE FROM jobs.pgqueuer_log WHERE created < now() - interval '30 days'")
-
-
 async def set_state(database: Connection | Pool, recording_id: UUID, state: str, reason: str | None) -> bool:
     """Say how a recording stands that is not stored; says whether that is news."""
     return await database.fetchval(_SET_STATE, recording_id, state, reason) is not None
