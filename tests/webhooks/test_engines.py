@@ -274,7 +274,7 @@ async def test_what_is_still_to_be_delivered_is_not_purged(house: House, account
     )
     await house.pool.executemany(
         """INSERT INTO webhook_delivery (account_id, webhook_id, event_seq, message_id, type, state, created_at)
-           VALUES ($1, $2, $3, $3::text, 'call.ended', $4, now() - interval '26 hours')""",
+           VALUES ($1, $2, $3, gen_random_uuid()::text, 'call.ended', $4, now() - interval '26 hours')""",
         [(account_id, webhook_id, n, state) for n, state in enumerate(("pending", "delivered", "failed"), 1)],
     )
     await house.service(keep_days=1)._purge()
