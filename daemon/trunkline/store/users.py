@@ -56,8 +56,9 @@ UPDATE app_user SET failed_logins = 0, locked_until = NULL, password_hash = coal
 WHERE account_id = $1 AND id = $2 AND password_hash = $3
 """
 
-_OTHER_ADMINS: Final = """
-SELECT id FROM app_user WHERE account_id = $1 AND role = 'admin' AND disabled_at IS NULL ORDER BY id FOR UPDATE
+_ADMINS: Final = """
+SELECT id FROM app_user
+WHERE account_id = $1 AND role = 'admin' AND disabled_at IS NULL AND password_hash IS NOT NULL ORDER BY id FOR UPDATE
 """
 
 _TAKEN: Final = "SELECT EXISTS (SELECT FROM app_user WHERE account_id = $1 AND lower(email) = $2 AND id <> $3)"
@@ -217,7 +218,7 @@ async def end_login(
 
 async def _is_last_admin(connection: Connection, account_id: UUID, user_id: UUID) -> bool:
     # Locked in one order, so that two who demote each other take turns, and the second is refused.
-    admins = [row["id"] for row in await connection.fetch(_OTHER_ADMINS, account_id)]
+    admins = [row["id"] for row in await connection.fetch(_ADMINS, account_id)]
     return admins == [user_id]
 
 
