@@ -6,6 +6,7 @@ was declared, read and checked. So `/api/openapi.json` cannot drift from what is
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -114,8 +115,28 @@ async def _read_body(request: web.Request, type_: Any) -> Any:
     if request.content_type != "application/json":
         raise Problem("not_json", "The body has to be JSON: send it with `Content-Type: application/json`.")
     try:
-        return msgspec.json.decode(await request.read(), type=type_)
+        body = msgspec.json.decode(await request.read(), type=type_)
+        _check_times(body)
+        return body
+    except OverflowError as error:
+        raise Problem("bad_body", "The body is not what this route takes: a time is none in UTC.") from error
     except msgspec.ValidationError as error:
         raise Problem("bad_body", f"The body is not what this route takes: {error}.") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise Problem("bad_json", f"The body is no JSON: {error}.") from error
+
+
+def _check_times(value: object) -> None:
+    """Raise OverflowError where an offset leads out of the years there are: the database would be asked in vain."""
+    match value:
+        case datetime():
+            value.astimezone(UTC)
+        case msgspec.Struct():
+            for name in value.__struct_fields__:
+                _check_times(getattr(value, name))
+        case list() | tuple() | set():
+            for one in value:
+                _check_times(one)
+        case dict():
+            for one in value.values():
+                _check_times(one)
