@@ -20,6 +20,10 @@ _COLUMNS: Final = """id, email, name, upper(role) AS role, extension, password_h
 
 _SELECT: Final = f"SELECT {_COLUMNS} FROM app_user WHERE account_id = $1 AND id = $2"
 _SELECT_ALL: Final = f"SELECT {_COLUMNS} FROM app_user WHERE account_id = $1 ORDER BY email, id LIMIT {_MOST}"
+# The same one that begin_login takes.
+_SELECT_OF_EMAIL: Final = f"""
+SELECT {_COLUMNS} FROM app_user WHERE account_id = $1 AND lower(email) = $2 ORDER BY created_at, id LIMIT 1
+"""
 
 # Two that differ by case only may have come from the old schema; nobody can make such a pair any more.
 _INSERT: Final = f"""
@@ -115,6 +119,12 @@ async def select_users(database: Connection | Pool, account_id: UUID) -> list[Us
 async def select_user(database: Connection | Pool, account_id: UUID, user_id: UUID) -> User | None:
     """A user; None when the account has none of this id."""
     row: Any = await database.fetchrow(_SELECT, account_id, user_id)
+    return None if row is None else User(**row)
+
+
+async def select_user_of_email(database: Connection | Pool, account_id: UUID, email: str) -> User | None:
+    """Who logs in with this email (in lowercase); None when the account has nobody of it."""
+    row: Any = await database.fetchrow(_SELECT_OF_EMAIL, account_id, email)
     return None if row is None else User(**row)
 
 
