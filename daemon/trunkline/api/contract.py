@@ -86,7 +86,7 @@ class Route:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if self.needs is not None:
-            _check_scope(request, self.needs)
+            check_scope(request, self.needs)
         request[QUERY] = read_query(request, {parameter.name: parameter.many for parameter in self.parameters})
         if self.body is not None:
             request[BODY] = await _read_body(request, self.body)
@@ -96,7 +96,7 @@ class Route:
             return await self.handler(request)
 
 
-def _check_scope(request: web.Request, needed: str) -> None:
+def check_scope(request: web.Request, needed: str) -> None:
     """Raise Problem where the caller may not do what takes this scope."""
     caller = request.get(CALLER)
     if caller is None:  # another method of the path is open
