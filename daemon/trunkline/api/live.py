@@ -134,7 +134,6 @@ async def _serve(request: web.Request, socket: web.WebSocketResponse, wanted: Wa
     if not let_in:
         await socket.close(code=CLOSE_NO_KEY, message=b"no key or token that may read events")
         return
-    state.sockets.add(socket)
     listener = _Listener(request, socket, credentials, wanted)
     sending = asyncio.create_task(listener.send_on(after), name="api.socket")
     try:
@@ -142,7 +141,6 @@ async def _serve(request: web.Request, socket: web.WebSocketResponse, wanted: Wa
             if message.type is not WSMsgType.TEXT:  # what it says is of no interest, that it speaks is
                 break
     finally:
-        state.sockets.discard(socket)
         sending.cancel()
         with suppress(asyncio.CancelledError):
             await sending

@@ -61,12 +61,12 @@ _REVOKE_FAMILY: Final = """
 UPDATE refresh_token SET revoked_at = now() WHERE account_id = $1 AND family = $2 AND revoked_at IS NULL
 """
 
-_REVOKE_ALL: Final = """
+REVOKE_ALL: Final = """
 UPDATE refresh_token SET revoked_at = now() WHERE account_id = $1 AND user_id = $2 AND revoked_at IS NULL
 """
 
 _SELECT_SESSION: Final = """
-SELECT upper(app_user.role) AS role, app_user.email, app_user.token_generation
+SELECT upper(app_user.role) AS role, app_user.token_generation
 FROM app_user
 WHERE app_user.account_id = $1 AND app_user.id = $2 AND app_user.disabled_at IS NULL
     AND EXISTS (SELECT FROM refresh_token AS token
@@ -87,7 +87,6 @@ class SessionUser(NamedTuple):
     """Who is logged in."""
 
     role: str
-    email: str
     generation: int
 
 
@@ -144,7 +143,7 @@ async def close_all_sessions(pool: Pool, account_id: UUID, by: By, user_id: UUID
             account_id,
             user_id,
         )
-        await connection.execute(_REVOKE_ALL, account_id, user_id)
+        await connection.execute(REVOKE_ALL, account_id, user_id)
         await insert_audit(connection, account_id, by, "session.closed_everywhere", f"user:{user_id}")
 
 
@@ -153,7 +152,7 @@ async def select_session(
 ) -> SessionUser | None:
     """Who is logged in in that session; None where it is over, or he is disabled or gone."""
     row: Any = await database.fetchrow(_SELECT_SESSION, account_id, user_id, family)
-    return None if row is None else SessionUser(row["role"], row["email"], row["token_generation"])
+    return None if row is None else SessionUser(row["role"], row["token_generation"])
 
 
 async def select_secret(database: Connection | Pool, account_id: UUID, fresh: bytes) -> bytes:

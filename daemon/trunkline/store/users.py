@@ -10,6 +10,7 @@ import msgspec
 
 from trunkline.store.audit import By, insert_audit
 from trunkline.store.pool import Connection, Pool
+from trunkline.store.sessions import REVOKE_ALL
 
 MOST_TRIES: Final = 10
 LOCKED_S: Final = 900
@@ -78,10 +79,6 @@ _CHANGES: Final = {
         "password_hash = $%d, token_generation = token_generation + 1, failed_logins = 0, locked_until = NULL"
     ),
 }
-_REVOKE_SESSIONS: Final = """
-UPDATE refresh_token SET revoked_at = now() WHERE account_id = $1 AND user_id = $2 AND revoked_at IS NULL
-"""
-
 RoleWord = Literal["ADMIN", "SUPERVISOR", "AGENT", "VIEWER"]
 Refusal = Literal["user_not_found", "email_taken", "last_admin"]
 
@@ -185,7 +182,7 @@ async def _update_user(
         if row is None:
             return "user_not_found"
         if changes.get("disabled") is True or "password_hash" in changes:
-            await connection.execute(_REVOKE_SESSIONS, account_id, user_id)
+            await connection.execute(REVOKE_ALL, account_id, user_id)
         await insert_audit(connection, account_id, by, "user.changed", f"user:{user_id}", _detail(changes))
     return User(**row)
 
