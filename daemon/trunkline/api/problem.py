@@ -77,6 +77,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "outcome_unknown": (504, "whether the PBX did it nobody can say; it is not done again"),
     "pbx_away": (503, "the PBX is away; nothing was done"),
     "pbx_refused": (409, "the PBX refused; `detail` has its words"),
+    "passwords_busy": (503, "too many passwords wait to be looked at"),
     "precondition_failed": (412, "what If-Match names is not what is there: it was changed since"),
     "range_refused": (416, "the Range is not one that is served"),
     "rate_limited": (429, "more requests than http.rate_limit allows; `Retry-After` says how long to wait"),

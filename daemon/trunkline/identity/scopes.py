@@ -22,7 +22,7 @@ SCOPES: Final[Mapping[str, str]] = {
     "recordings:read": "recordings: what there is, sound, waveform",
     "recordings:write": "legal hold, erasure",
     "webhooks:read": "webhooks and their deliveries",
-    "webhooks:write": "make, change and remove webhooks",
+    "webhooks:write": "make, change and remove webhooks; to say where events are sent takes events:read too",
 }
 """Each scope and what it opens. A route's is that of its tag, `:read` for GET and `:write` for all else."""
 
