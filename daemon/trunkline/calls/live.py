@@ -192,6 +192,12 @@ class Live:
             call.happened.append(happened)
         self.dirty[call.external_id] = call
 
+    def rings_no_more(self, ch: Channel) -> None:
+        """If this phone rang, it does not any more: it was answered, or will not be."""
+        if ch.rings:
+            ch.rings = False
+            self.mark(ch.call, "call.ring_cleared")
+
     def merge(self, a: Call, b: Call, at: float) -> Call:
         """Two groups of channels are one Call: the younger is folded into the older."""
         if a is b:
@@ -397,6 +403,7 @@ class Live:
             ch.partner = None
         call = ch.call
         call.channels.pop(ch.uniqueid, None)
+        self.rings_no_more(ch)
         for hold in call.holds:
             if hold.uniqueid == ch.uniqueid and hold.ended_at is None:
                 hold.ended_at = at

@@ -19,7 +19,7 @@ class Channel:
         "answered_at", "application", "blind_by", "bridge", "call", "came_in", "cause", "connected_at", "dial_status",
         "dialled_by", "dialled_number", "digit_at", "end_reason", "ended_at", "endpoint", "exten", "is_trunk", "left",
         "linkedid", "local_peer", "mixmonitor_always", "name", "number", "partner", "plumbing", "pulled_at", "rang_at",
-        "requested_hangup", "role", "soft_hangup_at", "started_at", "state", "uniqueid", "was_bridged",
+        "requested_hangup", "rings", "role", "soft_hangup_at", "started_at", "state", "uniqueid", "was_bridged",
     )  # fmt: skip
 
     def __init__(self, uniqueid: str, name: str, linkedid: str, call: "Call", at: float, is_trunk: bool) -> None:
@@ -37,6 +37,7 @@ class Channel:
         self.exten: str | None = None
         self.answered_at: float | None = None  # Up
         self.rang_at: float | None = None
+        self.rings = False  # the phone of somebody inside is being offered the Call
         self.connected_at: float | None = None  # first bridged with another human
         self.ended_at: float | None = None
         self.cause: int | None = None

@@ -53,6 +53,7 @@ def restore(live: Live, record: CallRecord) -> None:
             call.starter = call.lead = ch
         if ch.ended_at is None:
             ch.state = UP if ch.answered_at is not None else ch.state
+            ch.rings = ch.answered_at is None and ch.role is not Role.CALLER and leg.party in record.rang
             live.channels[ch.uniqueid] = ch
             call.channels[ch.uniqueid] = ch
     if call.starter is None and call.legs:

@@ -112,6 +112,7 @@ def _see_channel(live: Live, uniqueid: str, row: dict[str, str], at: float) -> N
     ch.state = row.get("ChannelState", ch.state)
     if ch.state == UP and ch.answered_at is None:
         ch.answered_at = at
+        live.rings_no_more(ch)
         live.mark(ch.call)
     if row.get("Application") == "VoiceMail" and ch is ch.call.starter and ch.call.answered_at is None:
         ch.call.voicemail = True

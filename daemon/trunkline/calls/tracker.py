@@ -87,7 +87,7 @@ class Tracker:
             if call.starter is None:
                 continue
             try:
-                updates.append(CallUpdate(report(call, self.pbx, self._region), tuple(call.happened)))
+                updates.append(CallUpdate(report(call, self.pbx, self._region), _told(call.happened)))
             except (ValueError, OverflowError):  # a time that is none: one Call's fault is not the others'
                 self.faults += 1
             call.happened.clear()
@@ -142,3 +142,10 @@ class Tracker:
         for call in {id(c): c for c in self._live.calls.values() if c.legs}.values():
             counts[call.status_alive] += 1
         return counts
+
+
+def _told(happened: Sequence[str]) -> tuple[str, ...]:
+    """What is told of it. Who is told that a Call was answered, or ended, sees by that whose phones ring no more."""
+    if "call.ring_cleared" in happened and ("call.answered" in happened or "call.ended" in happened):
+        return tuple(one for one in happened if one != "call.ring_cleared")
+    return tuple(happened)

@@ -28,6 +28,7 @@ EventType = Literal[
     "call.queued",
     "call.recording_stored",
     "call.resumed",
+    "call.ring_cleared",
     "call.ringing",
     "call.transferred",
 ]
