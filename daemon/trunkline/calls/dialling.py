@@ -40,8 +40,7 @@ def newstate(live: Live, f: Fields, at: float) -> None:
     if state == RINGING:
         rings(live, ch, at)
     elif state == UP and ch.answered_at is None:
-        ch.answered_at = at
-        live.rings_no_more(ch)
+        live.picks_up(ch, at)
         live.mark(ch.call)
 
 
@@ -162,8 +161,7 @@ def dial_end(live: Live, f: Fields, at: float) -> None:
         dest.dial_status = status
         if status == "ANSWER":
             if dest.answered_at is None:
-                dest.answered_at = at
-                live.rings_no_more(dest)
+                live.picks_up(dest, at)
             shown = known(f.get("DestCallerIDNum"))
             if dest.is_trunk and dest.dialled_number is None and shown is not None and is_outside_number(shown):
                 dest.dialled_number = shown  # its DialBegin was lost
@@ -218,8 +216,7 @@ def _is_originated(call: Call, endpoint: str) -> bool:
 def _is_up(live: Live, ch: Channel, f: Fields, at: float) -> None:
     """A channel that is up has been answered, though its Newstate was lost."""
     if f.get("ChannelState") == UP and ch.answered_at is None:
-        ch.answered_at = at
-        live.rings_no_more(ch)
+        live.picks_up(ch, at)
 
 
 def hangup_request(live: Live, f: Fields, at: float) -> None:

@@ -33,12 +33,16 @@ def queue_caller_join(live: Live, f: Fields, at: float) -> None:
     call.queue_outcome = None
     position = f.get("Position", "")
     call.queue_position = int(position) if position.isdigit() else None
+    live.queues.join(f["Queue"], ch.uniqueid, call.queue_position, at)
     live.mark(call, "call.queued")
 
 
 def queue_caller_leave(live: Live, f: Fields, at: float) -> None:
     found = _in_queue(live, f, at)
-    if found is None or found[1].queue_ended_at is not None:
+    if found is None:
+        return
+    live.queues.leave(found[0].uniqueid)
+    if found[1].queue_ended_at is not None:
         return
     call = found[1]
     call.queue_ended_at = at
@@ -52,6 +56,7 @@ def queue_caller_abandon(live: Live, f: Fields, at: float) -> None:
     if found is None:
         return
     call = found[1]
+    live.queues.leave(found[0].uniqueid)
     call.queue_ended_at = call.queue_ended_at or at
     if call.queue_outcome != "TIMEOUT":
         call.queue_outcome = "ABANDONED"  # app_queue says so too when its own time is up; QUEUESTATUS then follows
@@ -74,10 +79,17 @@ def agent_connect(live: Live, f: Fields, at: float) -> None:
     if found is None:
         return
     call = found[1]
+    live.queues.leave(found[0].uniqueid)
+    live.queues.connected(f["Queue"], f.get("Interface", ""))
     call.queue_outcome = "CONNECTED"
     if call.queue_ended_at is None:
         call.queue_ended_at = at
     live.mark(call)
+
+
+def agent_complete(live: Live, f: Fields, at: float) -> None:
+    if live.channel(f, at) is not None:
+        live.queues.completed(f["Queue"], f.get("Interface", ""), at)
 
 
 def agent_ring_no_answer(live: Live, f: Fields, at: float) -> None:
@@ -105,6 +117,8 @@ def hold(live: Live, f: Fields, at: float) -> None:
             held.ended_at = at  # its Unhold was lost
     by = call.who if ch is call.starter else ch.party
     call.holds.append(HoldState(ch.uniqueid, by, at))
+    if ch.endpoint in live.agents_phones:
+        live.queues.phone(ch, at)
     live.mark(call, "call.held")
 
 
@@ -115,6 +129,8 @@ def unhold(live: Live, f: Fields, at: float) -> None:
     for held in ch.call.holds:
         if held.uniqueid == ch.uniqueid and held.ended_at is None:
             held.ended_at = at
+            if ch.endpoint in live.agents_phones:
+                live.queues.phone(ch, at)
             live.mark(ch.call, "call.resumed")
 
 

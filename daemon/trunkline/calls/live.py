@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from trunkline.calls.model import RING, UP, Bridge, Call, Channel
 from trunkline.calls.names import Trunks, age, endpoint_of, extension_of, known, unescape, withheld
+from trunkline.calls.queues import Queues
 from trunkline.calls.record import Quality, Role
 
 Fields = dict[str, str]
@@ -62,6 +63,8 @@ class Live:
         self.recent: deque[Call] = deque()
         self.put_away: list[Call] = []  # ended long ago, but not yet taken
         self.gone: dict[str, float] = {}  # Uniqueid -> when it hung up
+        self.queues = Queues()
+        self.agents_phones = self.queues.devices  # the same dict: most channels are none of theirs
         self.now = 0.0
         self.misnamed = 0  # events not believed: their channel's name is not that of the Uniqueid they carry
 
@@ -132,6 +135,8 @@ class Live:
             call.legs[uniqueid] = ch
             if call.starter is None or uniqueid == call.external_id:
                 self.set_starter(call, ch)
+            if ch.endpoint in self.agents_phones:
+                self.queues.phone(ch, at)
         return ch
 
     def _pair(self, ch: Channel) -> None:
@@ -192,11 +197,18 @@ class Live:
             call.happened.append(happened)
         self.dirty[call.external_id] = call
 
-    def rings_no_more(self, ch: Channel) -> None:
-        """If this phone rang, it does not any more: it was answered, or will not be."""
+    def picks_up(self, ch: Channel, at: float) -> None:
+        """A channel is answered, by a human or by the PBX."""
+        ch.answered_at = at
         if ch.rings:
-            ch.rings = False
-            self.mark(ch.call, "call.ring_cleared")
+            self.rings_no_more(ch)
+        if ch.endpoint in self.agents_phones:
+            self.queues.phone(ch, at)
+
+    def rings_no_more(self, ch: Channel) -> None:
+        """A phone that rang does not any more: it was answered, or will not be."""
+        ch.rings = False
+        self.mark(ch.call, "call.ring_cleared")
 
     def merge(self, a: Call, b: Call, at: float) -> Call:
         """Two groups of channels are one Call: the younger is folded into the older."""
@@ -403,7 +415,12 @@ class Live:
             ch.partner = None
         call = ch.call
         call.channels.pop(ch.uniqueid, None)
-        self.rings_no_more(ch)
+        if ch.rings:
+            self.rings_no_more(ch)
+        if call.queue is not None:
+            self.queues.leave(ch.uniqueid)
+        if ch.endpoint in self.agents_phones:
+            self.queues.phone_free(ch, at)
         for hold in call.holds:
             if hold.uniqueid == ch.uniqueid and hold.ended_at is None:
                 hold.ended_at = at

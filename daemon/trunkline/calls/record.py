@@ -208,7 +208,8 @@ class CallUpdate(msgspec.Struct, frozen=True):
     """What the tracker hands out: the Call as it is now, and what has happened to it since the last time.
 
     `happened`: event types of the live sequence, in order, each once: call.ringing, call.ring_cleared, call.queued,
-    call.answered, call.held, call.resumed, call.transferred, call.parked, call.merged, call.ended; empty when only a detail changed.
+    call.answered, call.held, call.resumed, call.transferred, call.parked, call.merged, call.ended; empty when only a
+    detail changed.
     """
 
     record: CallRecord

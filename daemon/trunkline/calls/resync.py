@@ -27,6 +27,7 @@ def reconcile(live: Live, snapshot: Snapshot, hung_up: set[str]) -> None:
     _see_bridges(live, snapshot, at)
     for entry in snapshot.queue_entries:
         _see_queue_entry(live, entry, at)
+    live.queues.reconcile(snapshot)
     for row in snapshot.parked:
         ch = live.channels.get(row.get("ParkeeUniqueid", ""))
         if ch is not None and parked_now(ch) is None:
@@ -111,8 +112,7 @@ def _see_channel(live: Live, uniqueid: str, row: dict[str, str], at: float) -> N
             live.merge(ch.call, other, at)
     ch.state = row.get("ChannelState", ch.state)
     if ch.state == UP and ch.answered_at is None:
-        ch.answered_at = at
-        live.rings_no_more(ch)
+        live.picks_up(ch, at)
         live.mark(ch.call)
     if row.get("Application") == "VoiceMail" and ch is ch.call.starter and ch.call.answered_at is None:
         ch.call.voicemail = True

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from trunkline.asterisk.event import Event
 from trunkline.asterisk.lists import Snapshot
-from trunkline.calls import bridging, dialling, during
+from trunkline.calls import bridging, dialling, during, queues
 from trunkline.calls.live import Fields, Live
 from trunkline.calls.names import Trunks
+from trunkline.calls.queue_record import QueuesUpdate
 from trunkline.calls.record import CallRecord, CallUpdate, LegEnd, Quality, Status
 from trunkline.calls.report import report
 from trunkline.calls.restore import restore
@@ -46,7 +47,14 @@ _HANDLERS: dict[str, Callable[[Live, Fields, float], None]] = {
     "QueueCallerAbandon": during.queue_caller_abandon,
     "AgentCalled": during.agent_called,
     "AgentConnect": during.agent_connect,
+    "AgentComplete": during.agent_complete,
     "AgentRingNoAnswer": during.agent_ring_no_answer,
+    "QueueMemberAdded": queues.queue_member,
+    "QueueMemberRemoved": queues.queue_member_removed,
+    "QueueMemberPause": queues.queue_member,
+    "QueueMemberPenalty": queues.queue_member,
+    "QueueMemberRinginuse": queues.queue_member,
+    "PeerStatus": queues.peer_status,
     "Hold": during.hold,
     "Unhold": during.unhold,
     "DTMFEnd": during.dtmf_end,
@@ -97,6 +105,10 @@ class Tracker:
         self._live.put_away.clear()
         return updates
 
+    def take_queues(self) -> QueuesUpdate | None:
+        """What has changed in the queues since the last time; None: nothing."""
+        return self._live.queues.take(self._live, self.pbx)
+
     def resync(self, snapshot: Snapshot, buffered: Sequence[Event] = ()) -> None:
         """Put the picture right by what the PBX lists; then the events that came while it was asked."""
         hung_up = {e.fields["Uniqueid"] for e in buffered if e.kind == "Hangup"}
@@ -114,6 +126,7 @@ class Tracker:
             if ch.uniqueid in live.channels:
                 live.hang_up(ch, at)
         live.bridges.clear()
+        live.queues.leave_all()
 
     def adopt(self, records: Iterable[CallRecord]) -> None:
         """Calls that the database has as alive, from before this daemon started; a resync then keeps or ends them."""

@@ -250,7 +250,8 @@ _RINGING: Final = """(
 
 # Who was offered the call and is not any more, and how that came: what the last of his phones did.
 _CLEARED: Final = """(
-    SELECT coalesce(jsonb_agg(jsonb_build_object('extension', last.party, 'reason', last.reason) ORDER BY last.party), '[]')
+    SELECT coalesce(
+        jsonb_agg(jsonb_build_object('extension', last.party, 'reason', last.reason) ORDER BY last.party), '[]')
     FROM (
         SELECT DISTINCT ON (leg.party) leg.party, leg.answered_at IS NULL AND leg.ended_at IS NULL AS rings,
             CASE WHEN leg.answered_at IS NOT NULL THEN 'ANSWERED' ELSE upper(leg.end_reason) END AS reason
