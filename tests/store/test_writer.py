@@ -21,6 +21,8 @@ from trunkline.calls.record import (
     Parking,
     PausedSpan,
     Quality,
+    QueueOutcome,
+    QueueVisit,
     RecordingKind,
     RecordingRef,
     Role,
@@ -69,6 +71,10 @@ def everything() -> CallRecord:
         digits="12#",
         diverted_from="442070001009",
         forwarded_from="1003",
+        queue_visits=[
+            QueueVisit(queue="support", joined_at=START, left_at=later, outcome=QueueOutcome.ABANDONED, position=2),
+            QueueVisit(queue="sales", joined_at=later),
+        ],
         recordings=[
             RecordingRef(
                 path="/r/a.wav",

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from trunkline.calls.model import RING, UP, Bridge, Call, Channel
 from trunkline.calls.names import Trunks, age, endpoint_of, extension_of, known, unescape, withheld
 from trunkline.calls.queues import Queues
-from trunkline.calls.record import Quality, Role
+from trunkline.calls.record import Quality, QueueOutcome, Role
 
 Fields = dict[str, str]
 
@@ -232,6 +232,7 @@ class Live:
         a.holds += b.holds
         a.parked += b.parked
         a.recordings += b.recordings
+        a.visits = sorted(a.visits + b.visits, key=lambda visit: visit.joined_at)
         a.rang += [r for r in b.rang if r not in a.rang]
         a.participants += [p for p in b.participants if p not in a.participants]
         if a.queue is None and b.queue is not None:
@@ -419,6 +420,9 @@ class Live:
             self.rings_no_more(ch)
         if call.queue is not None:
             self.queues.leave(ch.uniqueid)
+            for visit in call.visits:
+                if visit.uniqueid == ch.uniqueid:
+                    visit.over(at, QueueOutcome.LEFT if call.lost else QueueOutcome.ABANDONED)
         if ch.endpoint in self.agents_phones:
             self.queues.phone_free(ch, at)
         for hold in call.holds:

@@ -61,7 +61,7 @@ class _Member:
     def __init__(self, queue: str, interface: str, device: str) -> None:
         self.queue = queue
         self.interface = interface
-        self.extension = _extension(device)
+        self.extension = extension_of_interface(device)
         self.name = ""
         self.membership = ""
         self.penalty = 0
@@ -391,7 +391,7 @@ def _status(members: list[_Member], channels: "Iterable[Channel]") -> AgentStatu
     return members[0].status
 
 
-def _extension(device: str) -> str:
+def extension_of_interface(device: str) -> str:
     """Of PJSIP/1003, Local/1003@agents/n and hint:1003@ext-local 1003."""
     if device.startswith(("Local/", "hint:")):
         return device[len("Local/") if device.startswith("Local/") else len("hint:") :].partition("@")[0]

@@ -14,8 +14,9 @@ from trunkline.calls.model import (
     ParkState,
     RecordingState,
     TransferState,
+    VisitState,
 )
-from trunkline.calls.record import CallRecord, Direction, Role, Status
+from trunkline.calls.record import CallRecord, Direction, QueueOutcome, Role, Status
 
 
 def _epoch(at: datetime | None) -> float | None:
@@ -111,6 +112,11 @@ def _facts(call: Call, record: CallRecord) -> None:
             if span.ended_at is not None:
                 recording.mutes.append(Mute(span.ended_at.timestamp(), False, READ | WRITE))
         call.recordings.append(recording)
+    for v in record.queue_visits:
+        visit = VisitState(lead, v.queue, v.joined_at.timestamp(), v.position)
+        visit.left_at, visit.outcome, visit.answered_by = _epoch(v.left_at), v.outcome, v.answered_by
+        visit.settled = v.outcome is QueueOutcome.ANSWERED
+        call.visits.append(visit)
     call.conference = record.conference
     call.participants = list(record.participants)
     call.digits = record.digits or ""

@@ -8,7 +8,7 @@ from trunkline.asterisk.lists import Snapshot
 from trunkline.calls.bridging import parked_now
 from trunkline.calls.during import name_recording
 from trunkline.calls.live import Live
-from trunkline.calls.model import UP, Call, Channel, ParkState, TransferState
+from trunkline.calls.model import UP, Call, Channel, ParkState, TransferState, VisitState
 from trunkline.calls.names import age, known
 from trunkline.calls.record import LegEnd, Quality, TransferKind
 
@@ -165,6 +165,9 @@ def _see_queue_entry(live: Live, entry: dict[str, str], at: float) -> None:
         call.queue = entry["Queue"]
         call.queue_joined_at = at - min(wait or 0, _LONGEST_S)
         call.queue_ended_at = call.queue_outcome = None
+        if not any(visit.uniqueid == ch.uniqueid and visit.left_at is None for visit in call.visits):
+            position = _whole_number(entry.get("Position"))
+            call.visits.append(VisitState(ch.uniqueid, call.queue, call.queue_joined_at, position))
         live.mark(call, "call.queued")
 
 

@@ -52,6 +52,7 @@ _REPLACED: Final = (
     ("diverted_from", "divertedFrom", "text", _PLAIN),
     ("forwarded_from", "forwardedFrom", "text", _PLAIN),
     ("recordings", "recordings", "jsonb", _LIST),
+    ("queue_visits", "queueVisits", "jsonb", _LIST),
     ("quality", "quality", "text", _LOWER),
     ("revision", "revision", "integer", _PLAIN),
 )
