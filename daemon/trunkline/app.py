@@ -39,6 +39,7 @@ from trunkline.recordings.spool import RecordingSpool
 from trunkline.store.faults import advice
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.queries import select_migration
+from trunkline.store.queue_writer import QueueWriter
 from trunkline.store.recordings import EnqueueRecordings
 from trunkline.store.revision import HEAD
 from trunkline.store.sink import CallSink
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from trunkline.recordings.service import RecordingService
 
 WRITE_EVERY_S = 0.02  # what changes within it is one batch
+QUEUES_EVERY_S = 1.0  # queues and agents are written, and so told, no more often
+BEAT_S = 3.0  # how often it is said that a PBX is seen; store/queues.py: STALE_S
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
 REACH_S = 3.0  # how long the start waits for the database
 STOP_S = 5.0
@@ -101,6 +104,7 @@ class _Daemon:
         self._metrics = Metrics(version("trunkline"))
         self._changed = trio.Event()
         self._changed_at = 0.0  # perf_counter of the oldest event that is not written
+        self._queues_changed = trio.Event()
         self._unwritten: list[CallUpdate] = []  # taken from a tracker, not yet handed over
         self._follow = [self._following(pbx) for pbx in settings.pbx if pbx.enabled]
         self._measure()
@@ -120,6 +124,7 @@ class _Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._serve, ready)
             nursery.start_soon(self._write_on, on_update)
+            nursery.start_soon(self._write_queues_on)
             nursery.start_soon(self._cut_when_stopping)
             nursery.start_soon(self._aio.call, self._pools.webhooks.run)
             if self._pools.recordings is not None:
@@ -135,6 +140,8 @@ class _Daemon:
     async def close(self) -> None:
         """Write what is known, within STOP_S; what PostgreSQL does not take by then waits in the spool."""
         await self._write()
+        seen = {following.pbx: False for following, _ in self._follow if following.pbx}
+        await self._aio.call(self._pools.queues.write, [], seen)
         if self._sink.depth:
             log.warning("daemon.calls_left", spooled=self._sink.depth, todo="nothing: the next start writes them")
         await self._aio.call(self._pools.close)
@@ -157,6 +164,7 @@ class _Daemon:
         if not self._changed.is_set():
             self._changed_at = time.perf_counter()
             self._changed.set()
+            self._queues_changed.set()
 
     async def _write_on(self, on_update: OnUpdates) -> None:
         while True:
@@ -164,6 +172,23 @@ class _Daemon:
             await trio.sleep(WRITE_EVERY_S)
             if updates := await self._write():
                 on_update(updates)
+
+    async def _write_queues_on(self) -> None:
+        """At once what has changed, and then for a second no more: a storm of agents is one write of each."""
+        said: dict[str, bool] = {}
+        said_at = -BEAT_S
+        while True:
+            with trio.move_on_after(BEAT_S):
+                await self._queues_changed.wait()
+            await trio.sleep(WRITE_EVERY_S)
+            self._queues_changed = trio.Event()
+            began = trio.current_time()
+            updates = [update for following, _ in self._follow if (update := following.take_queues()) is not None]
+            seen = {following.pbx: link.up for following, link in self._follow if following.pbx}
+            if updates or seen != said or began >= said_at + BEAT_S:
+                await self._aio.call(self._pools.queues.write, updates, seen)
+                said, said_at = seen, began
+            await trio.sleep_until(began + QUEUES_EVERY_S)
 
     async def _cut_when_stopping(self) -> None:
         """A server that hangs answers no cancellation either: STOP_S after we began to stop, it is hung up on."""
@@ -292,6 +317,7 @@ class _Pools:
         writing: Pool,
         reading: Pool,
         sink: CallSink,
+        queues: QueueWriter,
         recordings: "RecordingService | None",
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookService,
@@ -300,6 +326,7 @@ class _Pools:
         self._writing = writing
         self.reading = reading  # of its own, so that slow questions never keep the writer waiting
         self.sink = sink
+        self.queues = queues
         self.recordings = recordings  # None: they stay where the PBX puts them
         self.enqueue = enqueue
         self.webhooks = webhooks
@@ -322,7 +349,8 @@ class _Pools:
             writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
         )
         webhooks = await WebhookService.open(url, _sending(settings))
-        return cls(account, writing, reading, CallSink(writer, Spool(settings.spool.path)), service, enqueue, webhooks)
+        sink = CallSink(writer, Spool(settings.spool.path))
+        return cls(account, writing, reading, sink, QueueWriter(writing, account), service, enqueue, webhooks)
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""

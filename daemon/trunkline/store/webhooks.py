@@ -19,6 +19,8 @@ GONE: Final = "GONE"
 
 Profile = Literal["STANDARD", "ZAMMAD"]
 EventType = Literal[
+    "agent.*",
+    "agent.status",
     "call.*",
     "call.answered",
     "call.ended",
@@ -31,6 +33,11 @@ EventType = Literal[
     "call.ring_cleared",
     "call.ringing",
     "call.transferred",
+    "queue.*",
+    "queue.connected",
+    "queue.disconnected",
+    "queue.removed",
+    "queue.updated",
 ]
 State = Literal["PENDING", "DELIVERED", "FAILED"]
 TEST: Final = "webhook.test"
