@@ -61,9 +61,28 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         webhook_id,
         f"evt_{word}",
     )
+    queue_id = await pool.fetchval(
+        """WITH pbx AS (
+               INSERT INTO integration (account_id, channel, integration_id, external_id)
+               VALUES ($1, 'telephony', 'asterisk', $2) RETURNING id)
+           INSERT INTO queue (account_id, integration_id, name) SELECT $1, id, $2 FROM pbx RETURNING id""",
+        account_id,
+        word,
+    )
+    extension = uuid4()  # agents are asked for by it
+    await pool.execute(
+        """INSERT INTO agent (account_id, integration_id, extension, name, status, status_since)
+           SELECT $1, integration_id, $2, $3, 'available', now() FROM queue WHERE id = $4""",
+        account_id,
+        str(extension),
+        word,
+        queue_id,
+    )
     return Belongings(
         account_id,
         {
+            "agents": extension,
+            "queues": queue_id,
             "calls": call_id,
             "recordings": recording_id,
             "users": user_id,

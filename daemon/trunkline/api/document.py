@@ -109,10 +109,16 @@ def _content(answer: Answer, of: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+_IDS: Final = frozenset({"id", "deliveryId"})
+
+
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-    schema = {"type": "string", "format": "uuid"}
-    return [{"name": name, "in": "path", "required": True, "schema": schema} for name in names]
+    ids = {"type": "string", "format": "uuid"}
+    return [
+        {"name": name, "in": "path", "required": True, "schema": ids if name in _IDS else {"type": "string"}}
+        for name in names
+    ]
 
 
 def _parameter(parameter: Parameter, of: dict[str, Any]) -> dict[str, Any]:

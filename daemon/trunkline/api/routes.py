@@ -10,6 +10,7 @@ from trunkline.api import calls, document, health, live, recordings
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.identity_routes import IDENTITY_ROUTES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
+from trunkline.api.queue_routes import QUEUE_ROUTES
 from trunkline.api.webhook_routes import WEBHOOKS
 from trunkline.calls.record import CallRecord, Direction, Status
 from trunkline.store.queries import MAX_LIMIT
@@ -177,6 +178,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     *IDENTITY_ROUTES,
     *WEBHOOKS,
+    *QUEUE_ROUTES,
     Route(
         method="GET",
         path="/api/v1/events",

@@ -9,9 +9,12 @@ ANYBODY: Final = ""  # the scope of a route that every caller may use who is kno
 
 SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
+    "agents:read": "agents: who they are and what they do",
+    "analytics:read": "how the queues did",
     "calls:read": "calls, with their legs",
     "events:read": "what happens, live",
     "metrics:read": "the page for Prometheus",
+    "queues:read": "queues: who waits, who serves",
     "recordings:read": "recordings: what there is, sound, waveform",
     "recordings:write": "legal hold, erasure",
     "webhooks:read": "webhooks and their deliveries",
@@ -32,10 +35,21 @@ class Role(StrEnum):
 SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
     Role.SUPERVISOR: frozenset(
-        {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"}
+        {
+            "agents:read",
+            "analytics:read",
+            "calls:read",
+            "events:read",
+            "metrics:read",
+            "queues:read",
+            "recordings:read",
+            "recordings:write",
+            "webhooks:read",
+        }
     ),
-    Role.AGENT: frozenset({"calls:read", "events:read", "recordings:read"}),
-    Role.VIEWER: frozenset({"calls:read", "events:read"}),  # sees what goes on, hears nobody
+    Role.AGENT: frozenset({"agents:read", "calls:read", "events:read", "queues:read", "recordings:read"}),
+    # sees what goes on, hears nobody
+    Role.VIEWER: frozenset({"agents:read", "analytics:read", "calls:read", "events:read", "queues:read"}),
 }
 
 
