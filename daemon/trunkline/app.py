@@ -11,6 +11,7 @@ import math
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -183,7 +184,12 @@ class _Daemon:
             await trio.sleep(WRITE_EVERY_S)
             self._queues_changed = trio.Event()
             began = trio.current_time()
-            updates = [update for following, _ in self._follow if (update := following.take_queues()) is not None]
+            updates = []
+            for following, _ in self._follow:
+                update = following.take_queues()
+                if update is not None:
+                    self._metrics.queues.picture(following.name, update)
+                    updates.append(update)
             seen = {following.pbx: link.up for following, link in self._follow if following.pbx}
             if updates or seen != said or began >= said_at + BEAT_S:
                 await self._aio.call(self._pools.queues.write, updates, seen)
@@ -204,6 +210,7 @@ class _Daemon:
         for following, _ in self._follow:
             taken = following.take()
             self._metrics.count_updates(following.name, taken)
+            self._metrics.queues.count(following.name, following.take_visits())
             self._unwritten += taken
         updates = self._unwritten
         if updates:
@@ -291,6 +298,7 @@ class _Daemon:
         pull(families.DROPPED_CALLS, "", lambda: sink.dropped)
         for following, link in self._follow:
             _measure_pbx(self._metrics, following, link)
+            self._metrics.queues.follow(following.name, partial(getattr, link, "up"))
         if self._pools.recordings is not None:
             _measure_recordings(self._metrics, self._pools.recordings)
         _measure_webhooks(self._metrics, self._pools.webhooks)

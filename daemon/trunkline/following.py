@@ -11,7 +11,7 @@ import trio
 from trunkline.asterisk.event import Event
 from trunkline.asterisk.link import Hello
 from trunkline.asterisk.lists import Snapshot
-from trunkline.calls.queue_record import QueuesUpdate
+from trunkline.calls.queue_record import QueuesUpdate, Visited
 from trunkline.calls.record import CallRecord, CallUpdate
 from trunkline.calls.tracker import Tracker
 
@@ -133,6 +133,10 @@ class Following:
     def take_queues(self) -> QueuesUpdate | None:
         """Return what has changed in the queues since the last time; None: nothing."""
         return None if self._tracker is None else self._tracker.take_queues()
+
+    def take_visits(self) -> list[Visited]:
+        """Return who came into queues and left them."""
+        return [] if self._tracker is None else self._tracker.take_visits()
 
     def _feed(self, feed: Callable[[], None]) -> None:
         if self._held is None:

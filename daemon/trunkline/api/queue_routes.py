@@ -8,8 +8,9 @@ from msgspec import Meta
 from trunkline.api import queues
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.queues import MOST_SECONDS
+from trunkline.calls.queue_record import SHORT_S, TARGET_S
 from trunkline.store.change import LONGEST_KEY
-from trunkline.store.queues import SHORT_S, TARGET_S, Agent, Queue
+from trunkline.store.queues import Agent, Queue
 
 _PRETTY: Final = Parameter(name="pretty", about="1: indented, for human eyes.", type=Literal["0", "1"])
 _PBX: Final = Parameter(

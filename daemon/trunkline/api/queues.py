@@ -11,11 +11,10 @@ from trunkline.api.contract import QUERY
 from trunkline.api.parameters import read_id, read_seconds, read_time
 from trunkline.api.problem import Problem, bad_parameter
 from trunkline.api.state import STATE, json_response
+from trunkline.calls.queue_record import SHORT_S, TARGET_S
 from trunkline.store.change import LONGEST_KEY
 from trunkline.store.queues import (
     DEFINITIONS,
-    SHORT_S,
-    TARGET_S,
     Agent,
     QueueFigures,
     QueueSummary,

@@ -116,7 +116,9 @@ class ParkState:
 class VisitState:
     """A caller's time in one queue."""
 
-    __slots__ = ("answered_by", "joined_at", "left_at", "outcome", "position", "queue", "settled", "uniqueid")
+    __slots__ = (
+        "answered_by", "joined_at", "left_at", "outcome", "position", "queue", "settled", "told", "uniqueid",
+    )  # fmt: skip
 
     def __init__(self, uniqueid: str, queue: str, at: float, position: int | None) -> None:
         self.uniqueid = uniqueid
@@ -126,7 +128,8 @@ class VisitState:
         self.left_at: float | None = None
         self.outcome: QueueOutcome | None = None
         self.answered_by: str | None = None
-        self.settled = False  # it has been counted
+        self.told = False  # that he came
+        self.settled = False  # and how he left
 
     def over(self, at: float, outcome: QueueOutcome) -> None:
         """He is not in the queue any more; what was said first of the end stays."""

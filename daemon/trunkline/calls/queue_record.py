@@ -10,6 +10,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from trunkline.calls.record import QueueOutcome
+
+# What a caller's wait is held against unless something else is asked for; docs/metrics.md.
+TARGET_S = 20
+SHORT_S = 5
+
 
 class AgentStatus(StrEnum):
     AVAILABLE = "AVAILABLE"  # his phone is registered and idle
@@ -66,6 +72,14 @@ class AgentRecord(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     paused: bool  # in every one of his queues
     queues: tuple[str, ...]
     logged_in_since: datetime | None  # the earliest of his queues
+
+
+class Visited(NamedTuple):
+    """A caller has come into a queue (outcome None), or left it: each is told once."""
+
+    queue: str
+    outcome: QueueOutcome | None
+    waited_s: float = 0.0
 
 
 class QueuesUpdate(NamedTuple):

@@ -115,7 +115,7 @@ def _facts(call: Call, record: CallRecord) -> None:
     for v in record.queue_visits:
         visit = VisitState(lead, v.queue, v.joined_at.timestamp(), v.position)
         visit.left_at, visit.outcome, visit.answered_by = _epoch(v.left_at), v.outcome, v.answered_by
-        visit.settled = v.outcome is QueueOutcome.ANSWERED
+        visit.told, visit.settled = True, v.outcome is QueueOutcome.ANSWERED
         call.visits.append(visit)
     call.conference = record.conference
     call.participants = list(record.participants)

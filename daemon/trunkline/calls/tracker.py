@@ -10,9 +10,10 @@ from trunkline.asterisk.event import Event
 from trunkline.asterisk.lists import Snapshot
 from trunkline.calls import bridging, dialling, during, queues
 from trunkline.calls.live import Fields, Live
+from trunkline.calls.model import Call
 from trunkline.calls.names import Trunks
-from trunkline.calls.queue_record import QueuesUpdate
-from trunkline.calls.record import CallRecord, CallUpdate, LegEnd, Quality, Status
+from trunkline.calls.queue_record import QueuesUpdate, Visited
+from trunkline.calls.record import CallRecord, CallUpdate, LegEnd, Quality, QueueOutcome, Status
 from trunkline.calls.report import report
 from trunkline.calls.restore import restore
 from trunkline.calls.resync import reconcile
@@ -77,6 +78,7 @@ class Tracker:
         self.pbx = pbx
         self._region = region
         self._live = Live(Trunks(trunks))
+        self._visited: list[Visited] = []
         self.faults = 0  # Calls that could not be told; each is a bug of ours
 
     def handle(self, event: Event) -> None:
@@ -94,6 +96,8 @@ class Tracker:
         for call in dirty.values():
             if call.starter is None:
                 continue
+            if call.visits:
+                self._count_visits(call)
             try:
                 updates.append(CallUpdate(report(call, self.pbx, self._region), _told(call.happened)))
             except (ValueError, OverflowError):  # a time that is none: one Call's fault is not the others'
@@ -104,6 +108,24 @@ class Tracker:
             call.fall_apart()
         self._live.put_away.clear()
         return updates
+
+    def take_visits(self) -> list[Visited]:
+        """Who came into queues and left them, in the Calls that were taken since the last time."""
+        visited, self._visited = self._visited, []
+        return visited
+
+    def _count_visits(self, call: Call) -> None:
+        """How somebody left is sure once he was answered, came into another queue, or his Call has ended."""
+        for n, visit in enumerate(call.visits, 1):
+            if not visit.told:
+                visit.told = True
+                self._visited.append(Visited(visit.queue, None))
+            over = visit.outcome is QueueOutcome.ANSWERED or call.ended_at is not None or n < len(call.visits)
+            if over and not visit.settled:
+                visit.settled = True
+                left_at = visit.left_at or call.ended_at or visit.joined_at
+                outcome = visit.outcome or QueueOutcome.LEFT
+                self._visited.append(Visited(visit.queue, outcome, max(0.0, left_at - visit.joined_at)))
 
     def take_queues(self) -> QueuesUpdate | None:
         """What has changed in the queues since the last time; None: nothing."""

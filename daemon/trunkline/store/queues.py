@@ -10,14 +10,12 @@ from uuid import UUID
 
 import msgspec
 
-from trunkline.calls.queue_record import AgentStatus
+from trunkline.calls.queue_record import SHORT_S, TARGET_S, AgentStatus
 from trunkline.store.pool import Pool
 from trunkline.store.queue_sql import COUNTS
 from trunkline.store.rows import Row
 
 DEFINITIONS: Final = 1
-TARGET_S: Final = 20
-SHORT_S: Final = 5
 STALE_S: Final = 10  # a PBX that no core has said to be seen for so long is not; the core says so every 3 s
 
 
