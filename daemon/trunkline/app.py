@@ -141,8 +141,9 @@ class _Daemon:
     async def close(self) -> None:
         """Write what is known, within STOP_S; what PostgreSQL does not take by then waits in the spool."""
         await self._write()
-        seen = {following.pbx: False for following, _ in self._follow if following.pbx}
-        await self._aio.call(self._pools.queues.write, [], seen)
+        if not self._sink.away:  # else nobody will miss it for long: store/queues.py, STALE_S
+            seen = {following.pbx: False for following, _ in self._follow if following.pbx}
+            await self._aio.call(self._pools.queues.write, [], seen)
         if self._sink.depth:
             log.warning("daemon.calls_left", spooled=self._sink.depth, todo="nothing: the next start writes them")
         await self._aio.call(self._pools.close)

@@ -25,8 +25,10 @@ class Desk:
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self._over.set()
+
+    def close(self) -> None:
         self._thread.join(5)
 
     def told(self, type_: str, caller: str) -> dict[str, Any]:
@@ -73,6 +75,8 @@ def desks(stage: Stage) -> Iterator[dict[str, Desk]]:
         stage.agent(number).forget_calls()
         desks[number] = Desk(stage.api, number)
     yield desks
+    for desk in desks.values():
+        desk.stop()
     for desk in desks.values():
         desk.close()
 
