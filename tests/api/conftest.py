@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from served import ACCOUNT, Serve, Served, insert_calls
 
-from trunkline.api import Access, Link, create_app, listening
+from trunkline.api import Access, Commands, Link, create_app, listening
 from trunkline.api.state import STATE
 from trunkline.embedded.postgres import Postgres
 from trunkline.metrics import Metrics
@@ -60,7 +60,7 @@ async def shared_pool(shared_url: str) -> AsyncIterator[Pool]:
 
 @pytest_asyncio.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=...)`, and whatever Access takes.
+    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=..., region=...)`; and Access.
 
     It sees the database of `pool`, as the daemon's API does: its own account's rows only.
     """
@@ -73,6 +73,8 @@ async def serve() -> AsyncIterator[Serve]:
             keys: Sequence[str] = (),
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
+            region: str | None = None,
+            commands: Commands | None = None,
             **access: Any,
         ) -> Served:
             metrics = Metrics("test")
@@ -80,7 +82,14 @@ async def serve() -> AsyncIterator[Serve]:
                 pool = await open_pool(URLS[pool], reading=True, account=account)
                 stack.callback(pool.terminate)
             app = create_app(
-                pool, account=account, access=Access(keys, **access), head=head, links=links, metrics=metrics
+                pool,
+                account=account,
+                access=Access(keys, **access),
+                head=head,
+                links=links,
+                metrics=metrics,
+                region=region,
+                commands=commands,
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())

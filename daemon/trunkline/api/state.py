@@ -7,16 +7,19 @@ from uuid import UUID
 
 from aiohttp import web
 
+from trunkline.api.answers import Answers
 from trunkline.api.feed import Feed
 from trunkline.api.guard import Guard
 from trunkline.api.problem import Problem
 from trunkline.api.representation import json_response
 from trunkline.crm.webhooks.client import WebhookClient
+from trunkline.identity.destinations import Destinations
 from trunkline.identity.known import Known
 from trunkline.identity.limits import Buckets, Tries
 from trunkline.identity.passwords import Passwords
 from trunkline.metrics import Metrics
 from trunkline.recordings.objects import ObjectStore
+from trunkline.store.commands import DONE, Limits
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings
@@ -56,6 +59,13 @@ class Access(NamedTuple):
     rate_limit: float = 0.0  # requests a second of each caller; 0: no limit
 
 
+class Commands(NamedTuple):
+    """What may be commanded, as the settings say."""
+
+    destinations: Destinations = Destinations()
+    limits: Limits = Limits()
+
+
 OPEN_HERE = Access()
 """Everybody on this machine, and nobody else."""
 
@@ -77,6 +87,8 @@ class State:
         objects: ObjectStore | None,
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookClient,
+        region: str | None,
+        commands: Commands,
         document: bytes,
         index: bytes,
     ) -> None:
@@ -98,13 +110,16 @@ class State:
         self.objects = objects  # where recordings are; None: not configured
         self.enqueue = enqueue  # has recordings worked on
         self.webhooks = webhooks  # posts to receivers
+        self.region = region  # the country of numbers that are written without one
+        self.commands = commands
+        self.answers = Answers()
         self.document = document  # OpenAPI
         self.index = index  # the page at /
         self.origins = frozenset(access.origins)  # of other sites' pages that are let in
         # Whoever asks first is answered first: the pool's own line lets newcomers past those who wait. One connection
         # is the feed's.
         self.room = asyncio.Semaphore(max(1, pool.get_max_size() - 1))
-        self.feed = Feed(pool, self.account_id)
+        self.feed = Feed(pool, self.account_id, also={DONE: self.answers.told})
         self.sockets: set[web.WebSocketResponse] = set()
         self._account_id: UUID | None = None
 

@@ -9,10 +9,17 @@ ANYBODY: Final = ""  # the scope of a route that every caller may use who is kno
 
 SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
+    "agents:control": "agents' breaks, and the queues they are logged in to",
+    "calls:control": "make calls, and hang up, hold, transfer, park and pause the recording of those there are",
     "agents:read": "agents: who they are and what they do",
     "analytics:read": "how the queues did",
     "calls:read": "calls, with their legs",
+    "calls:supervise": "listen to calls, whisper, barge in",
+    "calls:write": "notes, tags and disposition of calls, and whose they are",
     "events:read": "what happens, live",
+    "leads:manage": "delete, merge and import leads",
+    "leads:read": "leads",
+    "leads:write": "make and change leads",
     "metrics:read": "the page for Prometheus",
     "queues:read": "queues: who waits, who serves",
     "recordings:read": "recordings: what there is, sound, waveform",
@@ -36,10 +43,17 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
     Role.SUPERVISOR: frozenset(
         {
+            "agents:control",
             "agents:read",
             "analytics:read",
+            "calls:control",
             "calls:read",
+            "calls:supervise",
+            "calls:write",
             "events:read",
+            "leads:manage",
+            "leads:read",
+            "leads:write",
             "metrics:read",
             "queues:read",
             "recordings:read",
@@ -47,9 +61,22 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
             "webhooks:read",
         }
     ),
-    Role.AGENT: frozenset({"agents:read", "calls:read", "events:read", "queues:read", "recordings:read"}),
+    Role.AGENT: frozenset(
+        {
+            "agents:control",  # to control: his own extension only, which api/commands.py sees to
+            "agents:read",
+            "calls:control",
+            "calls:read",
+            "calls:write",
+            "events:read",
+            "leads:read",
+            "leads:write",
+            "queues:read",
+            "recordings:read",
+        }
+    ),
     # sees what goes on, hears nobody
-    Role.VIEWER: frozenset({"agents:read", "analytics:read", "calls:read", "events:read", "queues:read"}),
+    Role.VIEWER: frozenset({"agents:read", "analytics:read", "calls:read", "events:read", "leads:read", "queues:read"}),
 }
 
 
