@@ -83,9 +83,25 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         account_id,
         word,
     )
+    queue_id = await pool.fetchval(
+        """INSERT INTO queue (account_id, integration_id, name) SELECT $1, id, $2 FROM integration
+           WHERE account_id = $1 AND external_id = $2 RETURNING id""",
+        account_id,
+        word,
+    )
+    extension = "1001" if word != CANARY else str(uuid4())  # it is nobody's: those of another are not known
+    await pool.execute(
+        """INSERT INTO agent (account_id, integration_id, extension, name, status, status_since)
+           SELECT $1, integration_id, $2, $3, 'available', now() FROM queue WHERE id = $4""",
+        account_id,
+        extension,
+        word,
+        queue_id,
+    )
     return Belongings(
         account_id,
         {
+            "queues": queue_id,
             "calls": call_id,
             "leads": lead_id,
             "recordings": recording_id,
@@ -94,7 +110,7 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
             "webhooks": webhook_id,
             "deliveries": delivery_id,
             "commands": command_id,
-            "agents": "1001" if word != CANARY else uuid4(),  # an extension is nobody's: those of another are not known
+            "agents": extension,
         },
     )
 

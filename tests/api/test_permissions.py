@@ -72,6 +72,11 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/webhooks/{id}/test"): ("webhooks:write", {A}),
     ("GET", "/api/v1/webhooks/{id}/deliveries"): ("webhooks:read", {A, S}),
     ("POST", "/api/v1/webhooks/{id}/deliveries/{deliveryId}/replay"): ("webhooks:write", {A}),
+    ("GET", "/api/v1/queues"): ("queues:read", ALL),
+    ("GET", "/api/v1/queues/{nameOrId}"): ("queues:read", ALL),
+    ("GET", "/api/v1/agents"): ("agents:read", ALL),
+    ("GET", "/api/v1/agents/{extension}"): ("agents:read", ALL),
+    ("GET", "/api/v1/analytics/queues"): ("analytics:read", {A, S, V}),
     ("GET", "/api/v1/events"): ("events:read", ALL),
     ("GET", "/api/v1/ws"): OPEN,  # its handler asks; tests/api/test_live.py
     ("POST", "/api/v1/auth/login"): OPEN,

@@ -163,6 +163,9 @@ def _content(route: Route, answer: Answer, of: dict[str, Any]) -> dict[str, Any]
     return {}
 
 
+_IDS: Final = frozenset({"id", "deliveryId"})
+
+
 def _sparse(answer: Answer, whole: dict[str, Any], of: dict[str, Any]) -> dict[str, Any]:
     """What `fields` makes of an answer."""
     resource = resource_of(answer.type)
@@ -176,8 +179,10 @@ def _sparse(answer: Answer, whole: dict[str, Any], of: dict[str, Any]) -> dict[s
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     id_, extension = {"type": "string", "format": "uuid"}, {"type": "string", "pattern": "^[0-9]{2,6}$"}
+    schemas = {**dict.fromkeys(_IDS, id_), "ext": extension}
     return [
-        {"name": name, "in": "path", "required": True, "schema": extension if name == "ext" else id_} for name in names
+        {"name": name, "in": "path", "required": True, "schema": schemas.get(name, {"type": "string"})}
+        for name in names
     ]
 
 

@@ -12,6 +12,7 @@ from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.identity_routes import IDENTITY_ROUTES
 from trunkline.api.lead_routes import LEAD_ROUTES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
+from trunkline.api.queue_routes import QUEUE_ROUTES
 from trunkline.api.webhook_routes import WEBHOOKS
 from trunkline.calls.record import Direction, Status
 from trunkline.store.queries import MAX_LIMIT
@@ -197,6 +198,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *COMMANDS,
     *IDENTITY_ROUTES,
     *WEBHOOKS,
+    *QUEUE_ROUTES,
     Route(
         method="GET",
         path="/api/v1/events",

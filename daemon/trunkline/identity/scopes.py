@@ -11,6 +11,8 @@ SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
     "agents:control": "agents' breaks, and the queues they are logged in to",
     "calls:control": "make calls, and hang up, hold, transfer, park and pause the recording of those there are",
+    "agents:read": "agents: who they are and what they do",
+    "analytics:read": "how the queues did",
     "calls:read": "calls, with their legs",
     "calls:supervise": "listen to calls, whisper, barge in",
     "calls:write": "notes, tags and disposition of calls, and whose they are",
@@ -19,6 +21,7 @@ SCOPES: Final[Mapping[str, str]] = {
     "leads:read": "leads",
     "leads:write": "make and change leads",
     "metrics:read": "the page for Prometheus",
+    "queues:read": "queues: who waits, who serves",
     "recordings:read": "recordings: what there is, sound, waveform",
     "recordings:write": "legal hold, erasure",
     "webhooks:read": "webhooks and their deliveries",
@@ -41,6 +44,8 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.SUPERVISOR: frozenset(
         {
             "agents:control",
+            "agents:read",
+            "analytics:read",
             "calls:control",
             "calls:read",
             "calls:supervise",
@@ -50,6 +55,7 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
             "leads:read",
             "leads:write",
             "metrics:read",
+            "queues:read",
             "recordings:read",
             "recordings:write",
             "webhooks:read",
@@ -58,16 +64,19 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.AGENT: frozenset(
         {
             "agents:control",  # to control: his own extension only, which api/commands.py sees to
+            "agents:read",
             "calls:control",
             "calls:read",
             "calls:write",
             "events:read",
             "leads:read",
             "leads:write",
+            "queues:read",
             "recordings:read",
         }
     ),
-    Role.VIEWER: frozenset({"calls:read", "events:read", "leads:read"}),  # sees what goes on, hears nobody
+    # sees what goes on, hears nobody
+    Role.VIEWER: frozenset({"agents:read", "analytics:read", "calls:read", "events:read", "leads:read", "queues:read"}),
 }
 
 

@@ -92,8 +92,13 @@ class _Concerned(msgspec.Struct, rename="camel"):
     to: str = ""
 
 
+class _Agent(msgspec.Struct):
+    extension: str = ""
+
+
 class _Data(msgspec.Struct):
     call: _Concerned | None = None
+    agent: _Agent | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -124,11 +129,14 @@ async def select_event_lines(database: Connection | Pool, account_id: UUID, afte
     return lines
 
 
-def _parties(data: bytes) -> frozenset[str]:
+def _parties(event: bytes) -> frozenset[str]:
     try:
-        call = _concerned(data).call
+        data = _concerned(event)
     except msgspec.ValidationError:  # not as we write it: it concerns no extension, and is told all the same
-        call = None
+        return frozenset()
+    if data.agent is not None:
+        return frozenset({data.agent.extension})
+    call = data.call
     if call is None:
         return frozenset()
     parties = {*call.rang, call.answered_by, call.last_party}

@@ -60,10 +60,12 @@ from trunkline.store.crm_tables import (
     message,
 )
 from trunkline.store.identity_tables import api_key, audit, auth_secret, kept_answer, refresh_token
+from trunkline.store.queue_tables import agent, pbx_state, queue, queue_member
 from trunkline.store.webhook_tables import webhook, webhook_delivery
 
 __all__ = [
     "account",
+    "agent",
     "api_key",
     "app_user",
     "audit",
@@ -89,6 +91,9 @@ __all__ = [
     "media_file",
     "message",
     "metadata",
+    "pbx_state",
+    "queue",
+    "queue_member",
     "recording_access",
     "recording_peaks",
     "refresh_token",
@@ -158,6 +163,7 @@ call: Final = Table(
     text_column("diverted_from"),
     text_column("forwarded_from"),
     json_list("recordings"),
+    json_list("queue_visits"),
     word("quality", "observed"),
     Column("revision", Integer(), nullable=False, server_default=text("1")),
     json_object("metadata"),
@@ -171,6 +177,7 @@ call: Final = Table(
         postgresql_where=text("external_id IS NOT NULL"),
     ),
     Index("ix_call_recording", "recording_id", postgresql_where=text("recording_id IS NOT NULL")),
+    Index("ix_call_queued", "account_id", "started_at", postgresql_where=text("queue IS NOT NULL")),
     Index("ix_call_live", "integration_id", postgresql_where=text("ended_at IS NULL")),
     # A page is gathered from one ordered run per (direction, status): store/queries.py. phone_number is from or to.
     Index("ix_call_page", "account_id", "started_at", "id"),

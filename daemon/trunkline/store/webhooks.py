@@ -21,6 +21,8 @@ GONE: Final = "GONE"
 
 Profile = Literal["STANDARD", "ZAMMAD"]
 EventType = Literal[
+    "agent.*",
+    "agent.status",
     "call.*",
     "call.answered",
     "call.ended",
@@ -30,6 +32,7 @@ EventType = Literal[
     "call.queued",
     "call.recording_stored",
     "call.resumed",
+    "call.ring_cleared",
     "call.ringing",
     "call.transferred",
     "call.updated",
@@ -38,6 +41,11 @@ EventType = Literal[
     "lead.deleted",
     "lead.merged",
     "lead.updated",
+    "queue.*",
+    "queue.connected",
+    "queue.disconnected",
+    "queue.removed",
+    "queue.updated",
 ]
 State = Literal["PENDING", "DELIVERED", "FAILED"]
 TEST: Final = "webhook.test"
