@@ -6,11 +6,11 @@
 Stopping cancels all of it; then what is known is written, or spooled, within STOP_S.
 """
 
-import ipaddress
 import math
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,8 @@ import trio
 
 from trunkline import migrating
 from trunkline.aio import AsyncioThread, open_asyncio_thread
-from trunkline.api import Access, create_app, serve
 from trunkline.api import Link as LinkState
+from trunkline.api import create_app, serve
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.link import Link
 from trunkline.asterisk.session import Credentials
@@ -29,13 +29,22 @@ from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.calls.record import CallRecord, CallUpdate
 from trunkline.config import Pbx, Settings
 from trunkline.crm.matching import select_leads_by_number
-from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.service import Sending, WebhookService
 from trunkline.following import Following
-from trunkline.garbage import give_back, settle
+from trunkline.garbage import settle
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.metrics import Metrics, families
 from trunkline.recordings.spool import RecordingSpool
+from trunkline.serving import (
+    CONNECTIONS,
+    REACH_S,
+    StartError,
+    access,
+    cannot_listen,
+    destinations,
+    open_objects,
+    wrong_schema,
+)
 from trunkline.store.faults import advice
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.queries import select_migration
@@ -51,7 +60,6 @@ if TYPE_CHECKING:
 
 WRITE_EVERY_S = 0.02  # what changes within it is one batch
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
-REACH_S = 3.0  # how long the start waits for the database
 STOP_S = 5.0
 
 ByPbx = Callable[[], Mapping[str, RecordingSpool]]
@@ -60,10 +68,6 @@ ByPbx = Callable[[], Mapping[str, RecordingSpool]]
 OnUpdates = Callable[[Sequence[CallUpdate]], object]
 
 log = structlog.get_logger(__name__)
-
-
-class StartError(Exception):
-    """The daemon cannot run as it is set up; the text says why and what to do."""
 
 
 async def run(
@@ -214,7 +218,7 @@ class _Daemon:
             self._pools.reading,
             account=self._settings.account.name,
             metrics=self._metrics,
-            access=_access(self._settings),
+            access=access(self._settings),
             head=HEAD,
             links=self._links,
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
@@ -222,10 +226,10 @@ class _Daemon:
             webhooks=self._pools.webhooks.client,
         )
         try:
-            await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
+            listen = partial(serve, reuse_port=http.reuse_port)
+            await self._aio.call(listen, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
         except OSError as error:
-            todo = "set http.port to a free one, or 0 for any"
-            raise StartError(f"cannot listen on {http.host}:{http.port} ({error.strerror}): {todo}") from error
+            raise StartError(cannot_listen(self._settings, error)) from error
 
     def _links(self) -> list[LinkState]:
         return [LinkState(link.name, link.up, str(link.failure or "")) for _, link in self._follow]
@@ -249,10 +253,7 @@ class _Daemon:
             log.error("database.away", detail=detail, todo=advice(error), meanwhile="calls wait in the spool")
             return
         if found != HEAD:
-            at = "has no schema yet" if found is None else f"is at migration {found}"
-            raise StartError(
-                f"the database {at}, and this version needs {HEAD}: run `trunkline migrate`, or add --migrate"
-            )
+            raise StartError(f"{wrong_schema(found)}: run `trunkline migrate`, or add --migrate")
 
     def _measure(self) -> None:
         pull, sink = self._metrics.pull, self._sink
@@ -308,7 +309,10 @@ class _Pools:
     async def open(cls, settings: Settings, spools: _Spools) -> "_Pools":
         """Open without needing the database. Raises SpoolError."""
         url, account = settings.database.url.reveal(), settings.account.name
-        writing, reading = await open_pool(url), await open_pool(url, max_size=8, reading=True, account=account)
+        writing, reading = (
+            await open_pool(url),
+            await open_pool(url, max_size=CONNECTIONS, reading=True, account=account),
+        )
         enqueue: EnqueueRecordings | None = None
         service = None
         if settings.recordings.endpoint:
@@ -358,21 +362,9 @@ class _Pools:
 
 async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -> "RecordingService":
     """What stores the recordings of the PBXs in these directories; opened without needing database or storage."""
-    from trunkline.recordings.objects import ObjectStore
     from trunkline.recordings.service import Keeping, RecordingService
 
     kept = settings.recordings
-    store = ObjectStore(
-        kept.endpoint,
-        kept.bucket,
-        kept.access_key.reveal(),
-        kept.secret_key.reveal(),
-        region=kept.region,
-        path_style=kept.path_style,
-        encrypted=kept.encryption == "sse-s3",
-        at_once=kept.at_once + 8,
-        opened=give_back,
-    )
     keeping = Keeping(
         prefix=kept.prefix,
         keep_local=kept.keep_local,
@@ -383,22 +375,11 @@ async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -
     )
     return await RecordingService.open(
         settings.database.url.reveal(),
-        store,
+        open_objects(kept),
         settings.account.name,
         spools,
         mailboxes,
         keeping,
-    )
-
-
-def _access(settings: Settings) -> Access:
-    http, auth = settings.http, settings.auth
-    return Access(
-        keys=[key.reveal() for key in http.api_keys],
-        required=auth.required,
-        secret=auth.secret.reveal().encode() if auth.secret is not None else None,
-        origins=http.allowed_origins,
-        rate_limit=http.rate_limit,
     )
 
 
@@ -415,8 +396,7 @@ def _link_settings(name: str, pbx: Pbx) -> LinkSettings:
 
 def _sending(settings: Settings) -> Sending:
     told = settings.webhooks
-    networks = tuple(ipaddress.ip_network(text) for text in told.allow_networks)
-    return Sending(Destinations(allow_http=told.allow_http, networks=networks), told.at_once, told.keep_days)
+    return Sending(destinations(told), told.at_once, told.keep_days)
 
 
 def _measure_recordings(metrics: Metrics, service: "RecordingService") -> None:

@@ -131,6 +131,7 @@ class Http(Section, frozen=True, kw_only=True):
     rate_limit: Annotated[
         float, Meta(ge=0, le=100_000, description="requests a second of each key or user, 0 for no limit")
     ] = 0.0
+    reuse_port: bool = False  # several processes on one port of this machine
 
     def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse guessable keys."""
@@ -241,18 +242,23 @@ class Webhooks(Section, frozen=True, kw_only=True):
         return problems
 
 
-class Settings(Section, frozen=True, kw_only=True):
-    """Everything that was configured."""
+class ApiSettings(Section, frozen=True, kw_only=True):
+    """What the API needs, alone or not."""
 
     account: Account = Account()
     auth: Auth = Auth()
     database: Database
-    pbx: tuple[Pbx, ...]
     http: Http = Http()
     log: Log = Log()
-    spool: Spool = Spool()
     recordings: Recordings = Recordings()
     webhooks: Webhooks = Webhooks()
+
+
+class Settings(ApiSettings, frozen=True, kw_only=True):
+    """Everything that was configured."""
+
+    pbx: tuple[Pbx, ...]
+    spool: Spool = Spool()
 
 
 _SECTIONS: dict[str, type[Section]] = {
@@ -314,9 +320,13 @@ def load_database(file: str | None = None, environ: Mapping[str, str] = os.envir
     return database
 
 
-def load_sections(
-    file: str | None, names: Sequence[str], environ: Mapping[str, str] = os.environ
-) -> dict[str, Section]:
+def load_api(file: str | None = None, environ: Mapping[str, str] = os.environ) -> ApiSettings:
+    """Read what the API alone needs: no PBX, no spool; the environment alone will do. Raises ConfigError."""
+    sections: dict[str, Any] = load_sections(file, ApiSettings.__struct_fields__, environ)
+    return ApiSettings(**sections)
+
+
+def load_sections(file: str | None, names: Sequence[str], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Read only some sections, [database] among them, by name. Raises ConfigError."""
     path = locate(file, environ)
     from_environment = any(
@@ -326,7 +336,9 @@ def load_sections(
     reader = Reader(path.parent, _FILE_KEYS)
     tables = _tables(raw, reader)
     _override(tables, environ)
-    found = {name: reader.section(name, _SECTIONS[name], tables.get(name, {})) for name in names}
+    found: dict[str, Any] = {name: reader.section(name, _SECTIONS[name], tables.get(name, {})) for name in names}
+    if "http" in names:
+        _refuse_open_door(found["http"], found.get("auth"), tables.get("http", {}), reader)
     if reader.problems:
         raise ConfigError(str(path), reader.problems)
     return {name: section for name, section in found.items() if section is not None}
