@@ -1,4 +1,4 @@
-"""The cursor in a storm: writers whose commits are slow, fail or are cut off, readers who come and go. No gap, no double.
+"""The cursor in a storm: slow commits, rollbacks, cut connections, and readers who come and go. No gap, no double.
 
 Whatever the seed, each reader sees what is in the table in the end, each event once, in order.
 """
@@ -26,6 +26,7 @@ DEADLINE_S = 60
 
 # At the commit, when the events have their numbers: the worst moment there is.
 _TROUBLE = """
+DROP TRIGGER IF EXISTS trouble ON event; DROP FUNCTION IF EXISTS trouble;
 CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF random() < 0.2 THEN PERFORM pg_sleep(random() * 0.01); END IF;

@@ -145,5 +145,6 @@ def render_index(routes: Iterable[Route]) -> bytes:
         asked = ", ".join(parameter.name for parameter in route.parameters if parameter.name != "pretty")
         names = f" ({html.escape(asked)})" if asked else ""
         lines.append(f"<li><code>{route.method}</code> {shown}{names}: {html.escape(route.about)}</li>")
-    page = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>trunkline</title>\n<h1>trunkline</h1>\n<ul>\n'
+    page = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>trunkline</title>\n<h1>trunkline</h1>\n'
+    page += '<p>To read and to try: <a href="/api/docs">/api/docs</a></p>\n<ul>\n'
     return (page + "\n".join(lines) + "\n</ul>\n</html>\n").encode()

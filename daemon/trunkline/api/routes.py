@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from trunkline.api import calls, document, health, live, recordings
 from trunkline.api.contract import Answer, Parameter, Route
+from trunkline.api.docs_page import DOCS_ROUTES
 from trunkline.api.identity_routes import IDENTITY_ROUTES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
 from trunkline.api.webhook_routes import WEBHOOKS
@@ -259,6 +260,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         parameters=(_PRETTY,),
         answers=(Answer(about="OpenAPI 3.1.", type=dict[str, msgspec.Raw]),),
     ),
+    *DOCS_ROUTES,
     Route(
         method="GET",
         path="/",
