@@ -1,4 +1,4 @@
-"""`/api/docs`: the OpenAPI document for human eyes, by Swagger UI. Its files come with a package, nothing from elsewhere.
+"""`/api/docs`: the OpenAPI document for human eyes, by Swagger UI, whose files come with a package.
 
 The page runs the scripts of this server only, none that stand in it, and asks this server only: what it shows is no
 more than the document that anybody may read. A key that is typed into it stays in the page, until that is closed.
