@@ -13,6 +13,7 @@ from served import ACCOUNT, Serve, Served, insert_calls
 
 from trunkline.api import Access, Link, create_app, listening
 from trunkline.api.state import STATE
+from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.embedded.postgres import Postgres
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool, open_pool
@@ -73,6 +74,7 @@ async def serve() -> AsyncIterator[Serve]:
             keys: Sequence[str] = (),
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
+            webhooks: WebhookClient | None = None,
             **access: Any,
         ) -> Served:
             metrics = Metrics("test")
@@ -80,7 +82,13 @@ async def serve() -> AsyncIterator[Serve]:
                 pool = await open_pool(URLS[pool], reading=True, account=account)
                 stack.callback(pool.terminate)
             app = create_app(
-                pool, account=account, access=Access(keys, **access), head=head, links=links, metrics=metrics
+                pool,
+                account=account,
+                access=Access(keys, **access),
+                head=head,
+                links=links,
+                metrics=metrics,
+                webhooks=webhooks,
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())

@@ -1,7 +1,7 @@
 """What the routes say of themselves: the OpenAPI document, and the index page for who wanders by."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from trunkline.api.contract import Answer, Parameter, Route
+from trunkline.api.examples import ANSWERED, SENT
 from trunkline.api.problem import CONTENT_TYPE, EVERYWHERE, PROBLEMS, WITH_BODY
 from trunkline.api.state import STATE, json_response
 
@@ -96,17 +97,21 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
     if route.body is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": of[repr(route.body)]}},
+            "content": {"application/json": {"schema": of[repr(route.body)], **_example(SENT, route.body)}},
         }
     return operation
 
 
 def _content(answer: Answer, of: dict[str, Any]) -> dict[str, Any]:
     if answer.type is not None:
-        return {"content": {answer.content_type: {"schema": of[repr(answer.type)]}}}
+        return {"content": {answer.content_type: {"schema": of[repr(answer.type)], **_example(ANSWERED, answer.type)}}}
     if answer.status in (200, 206):
         return {"content": {answer.content_type: {"schema": {"type": "string"}}}}
     return {}
+
+
+def _example(examples: Mapping[Any, Any], type_: Any) -> dict[str, Any]:
+    return {"example": examples[type_]} if type_ in examples else {}
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
