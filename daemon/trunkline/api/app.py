@@ -6,8 +6,10 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from trunkline.api.change import purge_for_ever
 from trunkline.api.document import render_index, render_openapi
-from trunkline.api.edge import MAX_BODY, edge
+from trunkline.api.edge import edge
+from trunkline.api.problem import MAX_BODY
 from trunkline.api.routes import OPEN, ROUTES
 from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
@@ -45,6 +47,7 @@ def create_app(
         access,
         metrics,
         open_routes=OPEN,
+        longest_bodies={(route.method, route.path): route.longest_body for route in ROUTES},
         head=head,
         links=links,
         objects=objects,
@@ -54,6 +57,7 @@ def create_app(
         index=render_index(ROUTES),
     )
     app.cleanup_ctx.append(_following)
+    app.cleanup_ctx.append(_purging)
     app.on_shutdown.append(_stop)
     app.add_routes([route.served() for route in ROUTES])
     return app
@@ -62,6 +66,15 @@ def create_app(
 async def _following(app: web.Application) -> AsyncIterator[None]:
     """The feed runs as long as the application is served."""
     running = asyncio.create_task(app[STATE].feed.run(), name="api.feed")
+    yield
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def _purging(app: web.Application) -> AsyncIterator[None]:
+    """Answers that were kept are deleted once their time is over, as long as the application is served."""
+    running = asyncio.create_task(purge_for_ever(app[STATE]), name="api.purge")
     yield
     running.cancel()
     with suppress(asyncio.CancelledError):
