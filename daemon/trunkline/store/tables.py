@@ -57,7 +57,15 @@ from trunkline.store.crm_tables import (
     media_file,
     message,
 )
-from trunkline.store.identity_tables import api_key, audit, auth_secret, kept_answer, refresh_token
+from trunkline.store.identity_tables import (
+    api_key,
+    audit,
+    auth_secret,
+    kept_answer,
+    login_try,
+    refresh_token,
+    user_identity,
+)
 from trunkline.store.webhook_tables import webhook, webhook_delivery
 
 __all__ = [
@@ -84,12 +92,14 @@ __all__ = [
     "lead",
     "lead_alias",
     "lead_phone",
+    "login_try",
     "media_file",
     "message",
     "metadata",
     "recording_access",
     "recording_peaks",
     "refresh_token",
+    "user_identity",
     "webhook",
     "webhook_delivery",
 ]
