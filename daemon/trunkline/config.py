@@ -132,6 +132,9 @@ class Http(Section, frozen=True, kw_only=True):
         float, Meta(ge=0, le=100_000, description="requests a second of each key or user, 0 for no limit")
     ] = 0.0
     reuse_port: bool = False  # several processes on one port of this machine
+    trusted_proxies: Annotated[
+        tuple[str, ...], Meta(description='a list of networks whose X-Forwarded-For is believed, ["10.0.0.0/8"]')
+    ] = ()
 
     def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse guessable keys."""
@@ -146,6 +149,7 @@ class Http(Section, frozen=True, kw_only=True):
             for origin in self.allowed_origins
             if not _ORIGIN.fullmatch(origin)
         ]
+        problems += _no_networks("trusted_proxies", self.trusted_proxies)
         return problems
 
 
@@ -156,6 +160,7 @@ class Auth(Section, frozen=True, kw_only=True):
     secret: (
         Annotated[Secret, Meta(description=f"a text of {SHORTEST_SECRET} or more characters; left out: made")] | None
     ) = None
+    audit_days: Annotated[int, Meta(ge=1, le=36500, description="days, 1 to 36500")] = 400  # how long it is kept
 
     def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse a secret that can be guessed: who has it can log in as anybody."""
@@ -232,14 +237,7 @@ class Webhooks(Section, frozen=True, kw_only=True):
 
     def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse what is no network."""
-        problems = []
-        for text in self.allow_networks:
-            try:
-                ipaddress.ip_network(text)
-            except ValueError:
-                allowed = 'allowed: a network such as "10.0.0.0/8" or "fd00::/8", no bits set behind its length'
-                problems.append(f"allow_networks: {text!r} is no network; {allowed}")
-        return problems
+        return _no_networks("allow_networks", self.allow_networks)
 
 
 class ApiSettings(Section, frozen=True, kw_only=True):
@@ -434,6 +432,18 @@ def _refuse_twins(pbxs: tuple[Pbx | None, ...], reader: Reader) -> None:
             first = seen.setdefault((pbx.host.lower(), pbx.ami_port), n)
             if first != n:
                 reader.problems.append(f"pbx[{n}].host: is the same PBX as pbx[{first}]; allowed: each PBX once")
+
+
+def _no_networks(key: str, texts: Sequence[str]) -> list[str]:
+    """What is wrong with a list of networks."""
+    problems = []
+    for text in texts:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            allowed = 'allowed: a network such as "10.0.0.0/8" or "fd00::/8", no bits set behind its length'
+            problems.append(f"{key}: {text!r} is no network; {allowed}")
+    return problems
 
 
 def _bare_url(text: str) -> bool:

@@ -131,6 +131,7 @@ def access(settings: ApiSettings) -> Access:
         secret=auth.secret.reveal().encode() if auth.secret is not None else None,
         origins=http.allowed_origins,
         rate_limit=http.rate_limit,
+        trusted_proxies=[ipaddress.ip_network(text) for text in http.trusted_proxies],
     )
 
 

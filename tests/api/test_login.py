@@ -14,7 +14,7 @@ from served import Serve, Served
 from structlog.testing import capture_logs
 
 from trunkline.api import sessions
-from trunkline.api.state import TRIES_OF_ADDRESS
+from trunkline.api.sessions import TRIES_OF_ADDRESS
 from trunkline.identity import known, tokens
 from trunkline.identity.passwords import hash_password
 from trunkline.store.pool import Pool

@@ -1,12 +1,14 @@
 """`/api/v1/auth`: logging in and out, refreshing, one's own password."""
 
 import math
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 import structlog
 from aiohttp import web
 
+from trunkline.api.address import address_of, counted_as
 from trunkline.api.contract import BODY
 from trunkline.api.guard import CALLER, Caller, check_origin, is_local
 from trunkline.api.identity_forms import ChangePassword, Login, Me, Session
@@ -17,12 +19,17 @@ from trunkline.identity.keys import digest_of, make_refresh_token
 from trunkline.identity.passwords import needs_rehash
 from trunkline.identity.tokens import LIFETIME_S, Claims
 from trunkline.store.audit import By
+from trunkline.store.login_tries import Limit, begin_try, forget_tries, of_email, take_back_try
 from trunkline.store.sessions import REFRESH_DAYS, close_all_sessions, close_session, open_session, rotate
-from trunkline.store.users import begin_login, end_login, select_user, update_user
+from trunkline.store.users import LOCKED_S, MOST_TRIES, begin_login, end_login, select_user, update_user
 
 COOKIE: Final = "tl_refresh"
 REFRESH_PATH: Final = "/api/v1/auth/refresh"
 _NOT_KEPT: Final = {"Cache-Control": "no-store"}
+TRIES_OF_ADDRESS: Final = 50  # wrong passwords from one address, before none is looked at for LOCKED_S
+_LOCK: Final = timedelta(seconds=LOCKED_S)
+OF_ADDRESS: Final = Limit(TRIES_OF_ADDRESS, _LOCK, forget=_LOCK)
+OF_EMAIL: Final = Limit(MOST_TRIES, _LOCK)  # of nobody; a user's are in his row
 
 log = structlog.get_logger(__name__)
 
@@ -112,20 +119,36 @@ def by(request: web.Request, user_id: UUID | None = None) -> By:
         actor = "nobody" if user_id is None else f"user:{user_id}"
     else:
         actor, user_id = caller.actor, caller.user_id
-    return By(actor, request.remote, request[REQUEST_ID], user_id)
+    return By(actor, address_of(request), request[REQUEST_ID], user_id)
+
+
+async def begin_try_of_address(request: web.Request) -> float:
+    """Count a try to log in from where the request comes from. 0.0: it may be made; else in how many seconds."""
+    state = request.app[STATE]
+    return await begin_try(state.pool, await state.account_id(), _of_address(request), OF_ADDRESS)
+
+
+async def take_back_try_of_address(request: web.Request) -> None:
+    """It went well."""
+    state = request.app[STATE]
+    await take_back_try(state.pool, await state.account_id(), _of_address(request))
+
+
+def _of_address(request: web.Request) -> str:
+    return f"address:{counted_as(address_of(request))}"
 
 
 async def _authenticate(
     request: web.Request, state: State, account_id: UUID, email: str, password: str
 ) -> tuple[UUID, int]:
     """The user of this email and password, and the generation of his tokens. Raises Problem."""
-    address = request.remote or ""
-    locked_s = state.tries_of_address.begin(address)
+    locked_s = await begin_try_of_address(request)
     found = None
     if not locked_s:
         found = await begin_login(state.pool, account_id, by(request), email)
-        # Whoever is not there is locked out just as well, or that would tell.
-        locked_s = state.tries_of_nobody.begin(email) if found is None else found.locked_s
+        # Whoever is not there is locked out just as well, after the same work, or that would tell.
+        of_nobody = await begin_try(state.pool, account_id, of_email(email), OF_EMAIL)
+        locked_s = of_nobody if found is None else found.locked_s
     if locked_s:
         log.warning("login.locked", request_id=request[REQUEST_ID], known=found is not None)
         raise Problem(
@@ -139,7 +162,8 @@ async def _authenticate(
         raise _login_refused()
     rehashed = await state.passwords.hash(password) if needs_rehash(known) else None
     await end_login(state.pool, account_id, found.id, rehashed)
-    state.tries_of_address.went_well(address)
+    await forget_tries(state.pool, account_id, of_email(email))
+    await take_back_try_of_address(request)
     return found.id, found.token_generation
 
 
