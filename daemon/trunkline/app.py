@@ -32,6 +32,7 @@ from trunkline.crm.matching import select_leads_by_number
 from trunkline.crm.webhooks.service import Sending, WebhookService
 from trunkline.following import Following
 from trunkline.garbage import settle
+from trunkline.identity.upkeep import Upkeep
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.metrics import Metrics, families
 from trunkline.recordings.spool import RecordingSpool
@@ -42,6 +43,7 @@ from trunkline.serving import (
     access,
     cannot_listen,
     destinations,
+    open_issuer,
     open_objects,
     wrong_schema,
 )
@@ -126,6 +128,7 @@ class _Daemon:
             nursery.start_soon(self._write_on, on_update)
             nursery.start_soon(self._cut_when_stopping)
             nursery.start_soon(self._aio.call, self._pools.webhooks.run)
+            nursery.start_soon(self._aio.call, self._pools.upkeep.run)
             if self._pools.recordings is not None:
                 here = bool(self._spools.recordings or self._spools.voicemail)
                 if not here:
@@ -224,6 +227,7 @@ class _Daemon:
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
             enqueue=self._pools.enqueue,
             webhooks=self._pools.webhooks.client,
+            oidc=open_issuer(self._settings.oidc),
         )
         try:
             listen = partial(serve, reuse_port=http.reuse_port)
@@ -296,8 +300,10 @@ class _Pools:
         recordings: "RecordingService | None",
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookService,
+        audit_days: int,
     ) -> None:
         self._account = account
+        self.upkeep = Upkeep(writing, account, audit_days)
         self._writing = writing
         self.reading = reading  # of its own, so that slow questions never keep the writer waiting
         self.sink = sink
@@ -326,7 +332,16 @@ class _Pools:
             writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
         )
         webhooks = await WebhookService.open(url, _sending(settings))
-        return cls(account, writing, reading, CallSink(writer, Spool(settings.spool.path)), service, enqueue, webhooks)
+        return cls(
+            account,
+            writing,
+            reading,
+            CallSink(writer, Spool(settings.spool.path)),
+            service,
+            enqueue,
+            webhooks,
+            settings.auth.audit_days,
+        )
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""

@@ -22,6 +22,7 @@ DEFAULT_FILE = "trunkline.toml"
 FILE_VARIABLE = "TRUNKLINE_CONFIG"
 SHORTEST_KEY = 16
 SHORTEST_SECRET = 32
+CALLBACK = "/api/v1/auth/oidc/callback"
 
 Port = Annotated[int, Meta(ge=1, le=65535, description="a port, 1 to 65535")]
 FreePort = Annotated[int, Meta(ge=0, le=65535, description="a port, 1 to 65535, or 0 for any free one")]
@@ -171,6 +172,43 @@ class Auth(Section, frozen=True, kw_only=True):
         return []
 
 
+class Oidc(Section, frozen=True, kw_only=True):
+    """An OpenID Connect issuer where users log in. Without `issuer` there is none."""
+
+    issuer: Annotated[str, Meta(description='the URL of an issuer such as "https://id.example.com/realms/office"')] = ""
+    client_id: Line | None = None
+    client_secret: Annotated[Secret, Meta(description="the client's secret; left out: a public client")] | None = None
+    redirect_url: Annotated[
+        str, Meta(description='where the issuer sends back to: "https://THIS_API/api/v1/auth/oidc/callback"')
+    ] = ""
+    label: Line = "Single sign-on"  # on the button
+    default_role: (
+        Annotated[
+            Literal["ADMIN", "SUPERVISOR", "AGENT", "VIEWER"],
+            Meta(description="ADMIN, SUPERVISOR, AGENT or VIEWER: what whom nobody knows becomes; left out: refused"),
+        ]
+        | None
+    ) = None
+
+    def problems(self, unread: Collection[str]) -> list[str]:
+        """Refuse half a configuration, and what would send codes over the wire in the clear."""
+        if not self.issuer and "issuer" not in unread:
+            missing = "issuer: is missing, so the others have no effect; allowed: the URL of an issuer"
+            return [missing] if unread or self != Oidc() else []
+        problems = []
+        for key, url in (("issuer", self.issuer), ("redirect_url", self.redirect_url)):
+            if key not in unread and not _safe_url(url):
+                problems.append(
+                    f"{key}: is no https URL without a query; allowed: "
+                    'such as "https://HOST/PATH", http only for this machine'
+                )
+        if not self.client_id and "client_id" not in unread:
+            problems.append("client_id: is missing; allowed: what the issuer knows this API by")
+        if _safe_url(self.redirect_url) and not urlsplit(self.redirect_url).path.endswith(CALLBACK):
+            problems.append(f"redirect_url: does not end with {CALLBACK}; allowed: the URL of that route")
+        return problems
+
+
 class Log(Section, frozen=True, kw_only=True):
     """What is logged and how."""
 
@@ -248,6 +286,7 @@ class ApiSettings(Section, frozen=True, kw_only=True):
     database: Database
     http: Http = Http()
     log: Log = Log()
+    oidc: Oidc = Oidc()
     recordings: Recordings = Recordings()
     webhooks: Webhooks = Webhooks()
 
@@ -265,6 +304,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "database": Database,
     "http": Http,
     "log": Log,
+    "oidc": Oidc,
     "pbx": Pbx,
     "recordings": Recordings,
     "spool": Spool,
@@ -273,6 +313,7 @@ _SECTIONS: dict[str, type[Section]] = {
 _FILE_KEYS = {
     ("database", "url_file"): "url",
     ("auth", "secret_file"): "secret",
+    ("oidc", "client_secret_file"): "client_secret",
     ("pbx", "secret_file"): "secret",
     ("http", "api_key_file"): "api_keys",
     ("recordings", "access_key_file"): "access_key",
@@ -290,6 +331,8 @@ _VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_S
     "TRUNKLINE_HTTP_PORT": ("http", "port"),
     "TRUNKLINE_LOG_FORMAT": ("log", "format"),
     "TRUNKLINE_LOG_LEVEL": ("log", "level"),
+    "TRUNKLINE_OIDC_CLIENT_SECRET": ("oidc", "client_secret"),
+    "TRUNKLINE_OIDC_CLIENT_SECRET_FILE": ("oidc", "client_secret_file"),
     "TRUNKLINE_RECORDINGS_ACCESS_KEY": ("recordings", "access_key"),
     "TRUNKLINE_RECORDINGS_ACCESS_KEY_FILE": ("recordings", "access_key_file"),
     "TRUNKLINE_RECORDINGS_BUCKET": ("recordings", "bucket"),
@@ -444,6 +487,17 @@ def _no_networks(key: str, texts: Sequence[str]) -> list[str]:
             allowed = 'allowed: a network such as "10.0.0.0/8" or "fd00::/8", no bits set behind its length'
             problems.append(f"{key}: {text!r} is no network; {allowed}")
     return problems
+
+
+def _safe_url(text: str) -> bool:
+    """Whether it is https, or http of this machine; with nothing behind its path."""
+    try:
+        url = urlsplit(text)
+        _ = url.port  # parsed when asked for
+    except ValueError:
+        return False
+    safe = url.scheme == "https" or (url.scheme == "http" and _loopback(url.hostname or ""))
+    return safe and bool(url.hostname) and not url.query and not url.fragment and "@" not in text
 
 
 def _bare_url(text: str) -> bool:

@@ -15,7 +15,7 @@ import asyncpg
 import structlog
 
 from trunkline.api import Access, create_app, serve
-from trunkline.config import ApiSettings, Recordings, Webhooks
+from trunkline.config import ApiSettings, Oidc, Recordings, Webhooks
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.garbage import give_back, settle
@@ -28,6 +28,7 @@ from trunkline.store.revision import HEAD
 from trunkline.store.row_security import API_ROLE
 
 if TYPE_CHECKING:
+    from trunkline.identity.oidc import Issuer
     from trunkline.recordings.objects import ObjectStore
 
 CONNECTIONS = 8  # of the API with PostgreSQL; one of them is its feed's
@@ -64,6 +65,7 @@ async def serve_alone(settings: ApiSettings, ready: Callable[[str], object] = la
             objects=objects,
             enqueue=enqueue,
             webhooks=WebhookClient(destinations(settings.webhooks)),
+            oidc=open_issuer(settings.oidc),
         )
 
         def stop(number: signal.Signals) -> None:
@@ -132,6 +134,22 @@ def access(settings: ApiSettings) -> Access:
         origins=http.allowed_origins,
         rate_limit=http.rate_limit,
         trusted_proxies=[ipaddress.ip_network(text) for text in http.trusted_proxies],
+    )
+
+
+def open_issuer(oidc: Oidc) -> "Issuer | None":
+    """Where users log in beside here; nothing is asked yet."""
+    if not oidc.issuer:
+        return None
+    from trunkline.identity.oidc_client import OidcClient  # here: 10 MB, for who uses it
+
+    return OidcClient(
+        oidc.issuer,
+        oidc.client_id or "",
+        None if oidc.client_secret is None else oidc.client_secret.reveal(),
+        oidc.redirect_url,
+        label=oidc.label,
+        default_role=oidc.default_role,
     )
 
 

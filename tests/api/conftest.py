@@ -15,6 +15,7 @@ from trunkline.api import Access, Link, create_app, listening
 from trunkline.api.state import STATE
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.embedded.postgres import Postgres
+from trunkline.identity.oidc import Issuer
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool, open_pool
 
@@ -75,6 +76,7 @@ async def serve() -> AsyncIterator[Serve]:
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
             webhooks: WebhookClient | None = None,
+            oidc: Issuer | None = None,
             **access: Any,
         ) -> Served:
             metrics = Metrics("test")
@@ -89,6 +91,7 @@ async def serve() -> AsyncIterator[Serve]:
                 links=links,
                 metrics=metrics,
                 webhooks=webhooks,
+                oidc=oidc,
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())

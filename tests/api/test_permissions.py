@@ -62,6 +62,12 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/auth/logout-everywhere"): KNOWN,
     ("GET", "/api/v1/auth/me"): KNOWN,
     ("POST", "/api/v1/auth/password"): KNOWN,
+    ("GET", "/api/v1/auth/methods"): OPEN,
+    ("GET", "/api/v1/auth/oidc/login"): OPEN,
+    ("GET", "/api/v1/auth/oidc/callback"): OPEN,
+    ("GET", "/api/v1/users/{id}/identities"): (ADMIN, {A}),
+    ("POST", "/api/v1/users/{id}/identities"): (ADMIN, {A}),
+    ("DELETE", "/api/v1/users/{id}/identities/{identityId}"): (ADMIN, {A}),
     ("GET", "/api/v1/users"): (ADMIN, {A}),
     ("POST", "/api/v1/users"): (ADMIN, {A}),
     ("GET", "/api/v1/users/{id}"): (ADMIN, {A}),
@@ -217,6 +223,7 @@ async def everything_of(pool: Pool, belongings: Belongings) -> list[str]:
     rows = []
     for table in (
         "app_user",
+        "user_identity",
         "api_key",
         "call",
         "call_recording",
@@ -233,7 +240,13 @@ async def everything_of(pool: Pool, belongings: Belongings) -> list[str]:
 
 @pytest.mark.parametrize(
     "route",
-    [route for route in ROUTES if route.method == "GET" and "{" not in route.path and not route.path.endswith("/ws")],
+    [
+        route
+        for route in ROUTES
+        if route.method == "GET"
+        and "{" not in route.path
+        and not route.path.endswith(("/ws", "/oidc/login", "/oidc/callback"))
+    ],
     ids=lambda route: route.path,
 )
 async def test_lists_hold_nothing_of_another_account(guarded: Served, foreign: Belongings, route: Route) -> None:

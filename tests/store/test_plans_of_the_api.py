@@ -13,7 +13,9 @@ import pytest
 import pytest_asyncio
 
 from trunkline.calls.record import Direction, Status
-from trunkline.store import api_keys, audit, queries, recordings, sessions
+from trunkline.store import api_keys, queries, recordings, sessions
+from trunkline.store.audit import AUDIT
+from trunkline.store.keyset import select_page
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.queries import CallFilter
 
@@ -125,8 +127,15 @@ async def _session(api: Any, pool: Pool, own: UUID) -> None:
 
 
 async def _audit(api: Any, pool: Pool, own: UUID) -> None:
-    newest = await pool.fetchval("SELECT now() + interval '1 s'")
-    assert len(await audit.select_audit(api, own, (newest, UUID(int=0)), 50)) == 50
+    listing = AUDIT
+    first = await select_page(
+        api, listing, ("audit.account_id = $1",), (own,), sort=listing.default, after=None, limit=50
+    )
+    assert len(first.rows) == 50
+    second = await select_page(
+        api, listing, ("audit.account_id = $1",), (own,), sort=listing.default, after=first.end, limit=50
+    )
+    assert len(second.rows) == 50
 
 
 def _page(narrow: CallFilter, found: int = 50) -> Callable[[Any, Pool, UUID], Awaitable[None]]:

@@ -14,6 +14,7 @@ from trunkline.api.routes import OPEN, ROUTES
 from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
+from trunkline.identity.oidc import Issuer
 from trunkline.metrics import Metrics
 from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
@@ -31,6 +32,7 @@ def create_app(
     objects: ObjectStore | None = None,
     enqueue: EnqueueRecordings | None = None,
     webhooks: WebhookClient | None = None,
+    oidc: Issuer | None = None,
 ) -> web.Application:
     """Make the application that serves one account's calls; it uses the pool and never closes it.
 
@@ -38,6 +40,7 @@ def create_app(
     migration, for readiness. `links`: how the PBX links stand now, asked at each /readyz; on the asyncio thread.
     `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
     `webhooks`: what tests receivers; None: one that reaches public addresses over https.
+    `oidc`: an issuer where users log in; None: by passwords only.
     `pool` should be of `open_pool(account=...)`, which sees no other account. The database need not be there yet.
     """
     app = web.Application(middlewares=[edge], client_max_size=MAX_BODY)
@@ -53,6 +56,7 @@ def create_app(
         objects=objects,
         enqueue=enqueue,
         webhooks=webhooks or WebhookClient(Destinations()),
+        oidc=oidc,
         document=render_openapi(ROUTES),
         index=render_index(ROUTES),
     )

@@ -7,9 +7,10 @@ shape that stands here. A type that a route takes as its body has to have one.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trunkline.api import calls, health, live, recordings, webhooks
+from trunkline.api import calls, health, live, oidc, recordings, webhooks
 from trunkline.api import identity_forms as forms
 from trunkline.calls.record import CallRecord
+from trunkline.store.identities import UserIdentity
 from trunkline.store.recordings import Recording
 from trunkline.store.users import User
 from trunkline.store.webhooks import Delivery, Webhook
@@ -123,6 +124,13 @@ _USER: Final = {
     "disabledAt": None,
     "lockedUntil": None,
 }
+_IDENTITY: Final = {
+    "id": "6512bd43-d9ca-46a6-8e3b-1c4f2a9d0e77",
+    "issuer": "https://id.example.com/realms/office",
+    "subject": "248289761001",
+    "createdAt": _AT,
+    "lastLoginAt": None,
+}
 _KEY: Final = {
     "id": "5d41402a-bc4b-4a76-b971-9d911017c592",
     "name": "crm",
@@ -203,6 +211,7 @@ SENT: Final[Mapping[Any, Any]] = {
     forms.NewUser: {"email": "grace@example.com", "name": "Grace", "role": "AGENT", "extension": "1002"},
     forms.ChangedUser: {"role": "SUPERVISOR", "extension": "1003"},
     forms.NewApiKey: {"name": "crm", "scopes": ["calls:read", "recordings:read"], "expiresAt": "2030-01-01T00:00:00Z"},
+    oidc.NewIdentity: {"issuer": "https://id.example.com/realms/office", "subject": "248289761001"},
     webhooks.NewWebhook: {
         "url": "https://crm.example.com/hook",
         "description": "CRM",
@@ -238,6 +247,9 @@ ANSWERED: Final[Mapping[Any, Any]] = {
         ],
         "nextCursor": None,
     },
+    oidc.Methods: {"password": True, "oidc": None},
+    oidc.IdentityList: {"items": [_IDENTITY]},
+    UserIdentity: _IDENTITY,
     webhooks.WebhookList: {"items": [_WEBHOOK]},
     Webhook: _WEBHOOK,
     webhooks.WebhookSecret: {"webhook": _WEBHOOK, "secret": "whsec_..."},

@@ -1,7 +1,7 @@
 """What the routes of users, keys and sessions take and answer; as JSON, in camelCase."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -115,7 +115,3 @@ class AuditPage(msgspec.Struct, rename="camel", frozen=True):
 
     items: list[AuditEntry]
     next_cursor: str | None  # what ?cursor= takes for the page behind this one; null: this is the last
-
-
-MAX_AUDIT: Final = 200
-DEFAULT_AUDIT: Final = 50

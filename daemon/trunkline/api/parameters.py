@@ -38,14 +38,16 @@ class CallsQuery(NamedTuple):
     legs: bool
 
 
-def read_query(request: web.Request, allowed: Mapping[str, bool]) -> dict[str, list[str]]:
+def read_query(request: web.Request, allowed: Mapping[str, bool], *, lenient: bool = False) -> dict[str, list[str]]:
     """Return the query's values by name.
 
     allowed: the parameters' names, and whether several values may be given, a,b or repeated; several are parted here.
-    Raises Problem for unknown names, empty values and doubled parameters.
+    lenient: others are passed over. Raises Problem for unknown names, empty values and doubled parameters.
     """
     found: dict[str, list[str]] = {}
     for name, value in request.query.items():
+        if name not in allowed and lenient:
+            continue
         if name not in allowed:
             raise Problem(
                 "unknown_parameter",
@@ -84,8 +86,8 @@ def calls_query(found: dict[str, list[str]]) -> CallsQuery:
         from_=_number("from", found),
         to=_number("to", found),
         number=_number("number", found),
-        since=_time("since", found),
-        until=_time("until", found),
+        since=read_time("since", found),
+        until=read_time("until", found),
     )
     if narrow.number is not None and (narrow.from_ is not None or narrow.to is not None):
         raise bad_parameter("number", "is either side of the call; give it alone, or from and to.")
@@ -164,7 +166,7 @@ def _number(name: str, found: dict[str, list[str]]) -> str | None:
     return value
 
 
-def _time(name: str, found: dict[str, list[str]]) -> datetime | None:
+def read_time(name: str, found: dict[str, list[str]]) -> datetime | None:
     if name not in found:
         return None
     value = found[name][0]
@@ -197,9 +199,9 @@ def _integer(name: str, found: dict[str, list[str]], least: int, most: int) -> i
     return int(value)
 
 
-def read_id(request: web.Request) -> UUID | None:
-    """The path's id; None where it is none as we write them: UUID() also reads braces, urn:uuid: and no hyphens."""
-    text = request.match_info["id"]
+def read_id(request: web.Request, name: str = "id") -> UUID | None:
+    """An id of the path; None where it is none as we write them: UUID() also reads braces, urn:uuid: and no hyphens."""
+    text = request.match_info[name]
     try:
         found = UUID(text)
     except ValueError:

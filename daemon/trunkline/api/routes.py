@@ -10,6 +10,7 @@ from trunkline.api import calls, document, health, live, recordings
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.docs_page import DOCS_ROUTES
 from trunkline.api.identity_routes import IDENTITY_ROUTES
+from trunkline.api.oidc_routes import OIDC_ROUTES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
 from trunkline.api.webhook_routes import WEBHOOKS
 from trunkline.calls.record import CallRecord, Direction, Status
@@ -179,6 +180,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         problems=(*_RECORDING, "recording_erased"),
     ),
     *IDENTITY_ROUTES,
+    *OIDC_ROUTES,
     *WEBHOOKS,
     Route(
         method="GET",

@@ -151,11 +151,7 @@ async def _authenticate(
         locked_s = of_nobody if found is None else found.locked_s
     if locked_s:
         log.warning("login.locked", request_id=request[REQUEST_ID], known=found is not None)
-        raise Problem(
-            "login_locked",
-            "Too many wrong passwords. Wait as long as Retry-After says; an admin can set a new password meanwhile.",
-            headers={"Retry-After": str(math.ceil(locked_s))},
-        )
+        raise login_locked(locked_s)
     known = None if found is None or found.disabled else found.password_hash
     if not await state.passwords.verify(known, password) or found is None or known is None:
         log.info("login.refused", request_id=request[REQUEST_ID], known=found is not None)
@@ -173,6 +169,12 @@ async def _session(request: web.Request, state: State, claims: Claims, token: st
         raise _refresh_refused()
     access_token = await state.known.issue_token(claims)
     response = json_response(request, encode(Session(access_token=access_token, expires_in=LIFETIME_S, user=user)))
+    set_session(request, response, token)
+    return response
+
+
+def set_session(request: web.Request, response: web.StreamResponse, token: str) -> None:
+    """Give the browser the refresh token of a session."""
     response.set_cookie(
         COOKIE,
         token,
@@ -182,7 +184,15 @@ async def _session(request: web.Request, state: State, claims: Claims, token: st
         secure=not is_local(request),
         samesite="Strict",
     )
-    return response
+
+
+def login_locked(seconds: float) -> Problem:
+    """The problem of who has tried too often."""
+    return Problem(
+        "login_locked",
+        "Too many wrong passwords. Wait as long as Retry-After says; an admin can set a new password meanwhile.",
+        headers={"Retry-After": str(math.ceil(seconds))},
+    )
 
 
 def _without_cookie(request: web.Request) -> web.Response:

@@ -15,6 +15,7 @@ from trunkline.api.representation import json_response
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.identity.known import Known
 from trunkline.identity.limits import Buckets
+from trunkline.identity.oidc import Issuer
 from trunkline.identity.passwords import Passwords
 from trunkline.metrics import Metrics
 from trunkline.recordings.objects import ObjectStore
@@ -75,6 +76,7 @@ class State:
         objects: ObjectStore | None,
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookClient,
+        oidc: Issuer | None,
         document: bytes,
         index: bytes,
     ) -> None:
@@ -93,6 +95,7 @@ class State:
         self.objects = objects  # where recordings are; None: not configured
         self.enqueue = enqueue  # has recordings worked on
         self.webhooks = webhooks  # posts to receivers
+        self.oidc = oidc  # where users may log in; None: nowhere else
         self.document = document  # OpenAPI
         self.index = index  # the page at /
         self.trusted_proxies = tuple(access.trusted_proxies)

@@ -79,18 +79,19 @@ class Known:
 
     async def read_token(self, token: str) -> Claims:
         """What an access token says. Raises BadToken, and as asyncpg does."""
-        return read(await self._signing(), await self._account_id(), token)
+        return read(await self.signing_secret(), await self._account_id(), token)
 
     async def issue_token(self, claims: Claims) -> str:
         """Make an access token. Raises as asyncpg does."""
-        return issue(await self._signing(), await self._account_id(), claims)
+        return issue(await self.signing_secret(), await self._account_id(), claims)
 
     def forget(self) -> None:
         """Ask anew: something was revoked here."""
         self._keys.forget()
         self._sessions.forget()
 
-    async def _signing(self) -> bytes:
+    async def signing_secret(self) -> bytes:
+        """What signs; the same in every process of the account. Raises as asyncpg does."""
         if self._secret is None:
             self._secret = await select_secret(self._pool, await self._account_id(), token_bytes(SECRET_BYTES))
         return self._secret
