@@ -10,6 +10,7 @@ from people import CANARY, SECRET, Belongings, add_account, add_key, add_user, b
 from served import ACCOUNT, Serve, Served
 
 from trunkline.api.contract import Route
+from trunkline.api.examples import SENT
 from trunkline.api.routes import ROUTES
 from trunkline.identity.keys import make_key
 from trunkline.identity.scopes import ADMIN, SCOPES, SCOPES_OF, Role
@@ -112,8 +113,12 @@ def filled(path: str, belongings: Belongings | None) -> str:
 
 
 async def ask(api: Served, route: Route, headers: dict[str, str], belongings: Belongings | None = None) -> Any:
-    """Status and code of the answer: "" where it is no problem. Bodies are empty: whoever is let in is told so."""
-    options: dict[str, Any] = {"json": {}} if route.body is not None else {}
+    """Status and code of the answer: "" where it is no problem. Bodies are empty: whoever is let in is told so.
+
+    But where an id is asked for, they are as in the example: it is the id that is to be refused.
+    """
+    body = SENT[route.body] if route.body is not None and "{" in route.path else {}
+    options: dict[str, Any] = {"json": body} if route.body is not None else {}
     response, body = await api.raw(filled(route.path, belongings), method=route.method, headers=headers, **options)
     if response.content_type != "application/problem+json":
         return response.status, ""
