@@ -144,3 +144,39 @@ async def test_a_database_that_is_away_is_waited_for() -> None:
         serving_it.cancel()
         with pytest.raises(asyncio.CancelledError):
             await serving_it
+
+
+def test_an_issuer_is_opened_where_one_is_set(tmp_path: Path) -> None:
+    file = tmp_path / "trunkline.toml"
+    (tmp_path / "oidc").write_text("s3cret-canary\n")
+    file.write_text(
+        '[database]\nurl = "postgresql://h/d"\n[oidc]\nissuer = "https://id.example.com/realms/office"\n'
+        'client_id = "trunkline"\nclient_secret_file = "oidc"\ndefault_role = "AGENT"\n'
+        'redirect_url = "https://phones.example.com/api/v1/auth/oidc/callback"\n'
+    )
+    oidc = config.load_api(str(file), {}).oidc
+    assert "canary" not in repr(oidc)
+    opened = serving.open_issuer(oidc)
+    assert opened is not None
+    assert (opened.issuer, opened.default_role) == ("https://id.example.com/realms/office", "AGENT")
+    assert serving.open_issuer(config.Oidc()) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "problems"),
+    [
+        ('client_id = "x"', ["oidc.issuer: is missing, so the others have no effect"]),
+        ('issuer = "http://id.example.com"\nclient_id = "x"', ["oidc.issuer: is no https", "oidc.redirect_url: is no"]),
+        ('issuer = "https://id"\nredirect_url = "https://h/cb"', ["oidc.client_id: is", "oidc.redirect_url: does"]),
+        (f'issuer = "https://id?x=1"\nclient_id = "x"\nredirect_url = "https://h{config.CALLBACK}"', ["oidc.issuer"]),
+        ('default_role = "ROOT"', ["oidc.default_role: 'ROOT' is not allowed here", "oidc.issuer: is missing"]),
+    ],
+)  # fmt: skip
+def test_half_an_issuer_is_refused(tmp_path: Path, lines: str, problems: list[str]) -> None:
+    file = tmp_path / "trunkline.toml"
+    file.write_text(f'[database]\nurl = "postgresql://h/d"\n[oidc]\n{lines}\n')
+    with pytest.raises(ConfigError) as refused:
+        config.load_api(str(file), {})
+    assert len(refused.value.problems) == len(problems), refused.value.problems
+    for told, problem in zip(refused.value.problems, problems, strict=True):
+        assert told.startswith(problem)

@@ -10,8 +10,6 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
-import jwt
-
 LOGIN_S: Final = 600  # how long somebody may take at the issuer
 _ALGORITHM: Final = "HS256"
 _FIELDS: Final = ("state", "nonce", "verifier", "to")
@@ -58,12 +56,16 @@ class Issuer(Protocol):
 
 def seal(secret: bytes, account_id: UUID, pending: Pending) -> str:
     """What the browser keeps: signed, good for LOGIN_S and for this account."""
+    import jwt  # here: as in tokens.py
+
     claims = {**dict(zip(_FIELDS, pending, strict=True)), "exp": datetime.now(UTC) + timedelta(seconds=LOGIN_S)}
     return jwt.encode(claims, _key(secret, account_id), algorithm=_ALGORITHM)
 
 
 def unseal(secret: bytes, account_id: UUID, text: str) -> Pending:
     """What was sealed. Raises OidcRefused."""
+    import jwt
+
     try:
         found: dict[str, Any] = jwt.decode(
             text, _key(secret, account_id), algorithms=[_ALGORITHM], options={"require": ["exp", *_FIELDS]}
