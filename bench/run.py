@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 # seconds, on two cores
 ABOUT_S = {
     "codec": 10,
+    "injection": 30,
     "memory": 60,
     "link": 35,
     "store": 15,

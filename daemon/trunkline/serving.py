@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
-from trunkline.api import Access, create_app, serve
+from trunkline import config
+from trunkline.api import Access, Commands, create_app, serve
 from trunkline.config import ApiSettings, Oidc, Recordings, Webhooks
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.garbage import give_back, settle
+from trunkline.identity.destinations import Destinations as CallDestinations
 from trunkline.metrics import Metrics
+from trunkline.store.commands import Limits
 from trunkline.store.faults import advice, of_the_server, summary
 from trunkline.store.pool import NoRowSecurity, Pool, open_pool
 from trunkline.store.queries import select_migration
@@ -66,6 +69,8 @@ async def serve_alone(settings: ApiSettings, ready: Callable[[str], object] = la
             enqueue=enqueue,
             webhooks=WebhookClient(destinations(settings.webhooks)),
             oidc=open_issuer(settings.oidc),
+            region=settings.account.region,
+            commands=commanding(settings.commands, settings.account.region),
         )
 
         def stop(number: signal.Signals) -> None:
@@ -151,6 +156,16 @@ def open_issuer(oidc: Oidc) -> "Issuer | None":
         label=oidc.label,
         default_role=oidc.default_role,
     )
+
+
+def commanding(told: config.Commands, region: str | None) -> Commands:
+    """What the API may ask for; region: of numbers without a country. Who follows the PBX looks again, with its own."""
+    return Commands(call_destinations(told, region), Limits(told.per_second, told.at_once, told.per_day))
+
+
+def call_destinations(told: config.Commands, region: str | None) -> CallDestinations:
+    """Where calls may be made to."""
+    return CallDestinations(told.destinations, told.denied, premium=told.premium, region=region)
 
 
 def destinations(told: Webhooks) -> Destinations:

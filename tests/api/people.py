@@ -10,7 +10,6 @@ from trunkline.identity.keys import make_key, make_refresh_token
 from trunkline.identity.tokens import Claims
 from trunkline.store.audit import By
 from trunkline.store.pool import Pool
-from trunkline.store.sessions import open_session
 
 SECRET = b"a-secret-of-the-tests-with-32-bytes-or-more"
 BY = By("cli:test")
@@ -21,7 +20,7 @@ class Belongings(NamedTuple):
     """What an account has, by the word that stands before its id in a path."""
 
     account_id: UUID
-    of: dict[str, UUID]
+    of: dict[str, Any]
 
 
 async def add_account(pool: Pool, name: str, word: str) -> Belongings:
@@ -61,6 +60,20 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         word,
         f"whsec_{'a' * 32}",
     )
+    lead_id = await pool.fetchval(
+        """INSERT INTO lead (account_id, name, phone, phone_e164, email, external_id)
+           VALUES ($1, $2, '+442070001001', '+442070001001', $2 || '@example.com', $2) RETURNING id""",
+        account_id,
+        word,
+    )
+    await pool.execute(
+        "INSERT INTO lead_phone SELECT id, 1, account_id, $2, '+442070001002', created_at FROM lead WHERE id = $1",
+        lead_id,
+        word,
+    )
+    await pool.execute(
+        "INSERT INTO call_note (account_id, call_id, notes) VALUES ($1, $2, $3)", account_id, call_id, word
+    )
     delivery_id = await pool.fetchval(
         """INSERT INTO webhook_delivery (account_id, webhook_id, event_seq, message_id, type, state)
            VALUES ($1, $2, 1, $3, 'call.ended', 'failed') RETURNING id""",
@@ -68,16 +81,28 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         webhook_id,
         f"evt_{word}",
     )
+    command_id = await pool.fetchval(
+        """WITH pbx AS (INSERT INTO integration (account_id, channel, integration_id, external_id)
+               VALUES ($1, 'telephony', 'asterisk', $2) RETURNING id)
+           INSERT INTO command (account_id, integration_id, idempotency_key, kind, arguments, actor, not_after)
+           SELECT $1, id, $2, 'dial', jsonb_build_object('to', $2::text), 'cli:x', now() + interval '1 hour' FROM pbx
+           RETURNING id""",
+        account_id,
+        word,
+    )
     return Belongings(
         account_id,
         {
             "calls": call_id,
+            "leads": lead_id,
             "recordings": recording_id,
             "users": user_id,
             "api-keys": key_id,
             "identities": identity_id,
             "webhooks": webhook_id,
             "deliveries": delivery_id,
+            "commands": command_id,
+            "agents": "1001" if word != CANARY else uuid4(),  # an extension is nobody's: those of another are not known
         },
     )
 
@@ -126,7 +151,15 @@ async def log_in(
 ) -> str:
     """An access token of a session that is open in the database; age_s: how long ago it was given."""
     _, digest = make_refresh_token()
-    family = await open_session(pool, account_id, BY, user_id, digest)
+    family = uuid4()
+    await pool.execute(
+        """INSERT INTO refresh_token (digest, account_id, user_id, family, expires_at)
+           VALUES ($1, $2, $3, $4, now() + interval '1 day')""",
+        digest,
+        account_id,
+        user_id,
+        family,
+    )
     now = datetime.now(UTC) - timedelta(seconds=age_s)
     return tokens.issue(secret, account_id, Claims(user_id, family, generation), now=now)
 

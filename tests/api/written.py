@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -62,7 +63,7 @@ def _commands(block: str) -> list[str]:
     return [line for line in block.replace("\\\n", " ").splitlines() if line.startswith("curl ")]
 
 
-def read_curl(line: str, variables: Mapping[str, str]) -> Curl:
+def read_curl(line: str, variables: Mapping[str, str], files: Mapping[str, bytes] = MappingProxyType({})) -> Curl:
     """What a shell and curl make of a command. An option that is not known here is no example that a test could run."""
     method, url, headers, body, cookies = "", "", {}, None, None
     line = _VARIABLE.sub(lambda match: variables[match[1]], line)
@@ -82,6 +83,8 @@ def read_curl(line: str, variables: Mapping[str, str]) -> Curl:
             headers[name] = value
         elif word == "-d":
             body = next(words).encode()
+        elif word == "-T":
+            body = files[next(words)]
         elif word == "-b":
             cookies = next(words)
         elif word.startswith("-"):

@@ -44,6 +44,39 @@ def test_where_a_login_is_required_it_may_listen_anywhere() -> None:
     assert config.check(_with(http={"host": "0.0.0.0"}, auth={"required": True})).http.host == "0.0.0.0"
 
 
+@pytest.mark.parametrize(
+    ("account", "pbxs", "expected"),
+    [
+        (None, [None], None),
+        (None, ["GB"], "GB"),
+        (None, ["GB", "GB"], "GB"),
+        (None, ["GB", "DE"], None),
+        (None, ["GB", None], None),
+        ("FR", ["GB", "DE"], "FR"),
+    ],
+)
+def test_numbers_are_of_the_accounts_country_or_that_of_all_its_pbxs(
+    account: str | None, pbxs: list[str | None], expected: str | None
+) -> None:
+    hosts = [{"host": f"127.0.0.{n}", "secret": "s3cret", "region": region} for n, region in enumerate(pbxs, 1)]
+    for host in hosts:
+        if host["region"] is None:
+            del host["region"]
+    settings = config.check(_with(pbx=hosts, account={} if account is None else {"region": account}))
+    assert settings.region == expected
+
+
+def test_nothing_can_be_commanded_by_default() -> None:
+    settings = config.check(GOOD)
+    assert settings.pbx[0].control_secret is None
+    assert settings.commands.destinations == ()
+    environ = {"TRUNKLINE_PBX_1_CONTROL_SECRET": "c0ntrol"}
+    secret = config.check(GOOD, environ=environ).pbx[0].control_secret
+    assert secret is not None
+    assert secret.reveal() == "c0ntrol"
+    assert "c0ntrol" not in repr(config.check(GOOD, environ=environ))
+
+
 def test_tls_moves_the_default_port_only() -> None:
     assert config.check(_pbx(tls="on")).pbx[0].ami_port == 5039
     assert config.check(_pbx(tls="on", port=5555)).pbx[0].ami_port == 5555
@@ -51,6 +84,16 @@ def test_tls_moves_the_default_port_only() -> None:
 
 S3 = {"endpoint": "http://127.0.0.1:9000", "access_key": "a", "secret_key": "s"}
 REFUSALS = [
+    (_with(commands={"destinations": ["gb"]}), "commands.destinations: ['gb'] is not allowed here; allowed: a list of"),
+    (_with(commands={"denied": ["+0"]}), "commands.denied: ['+0'] is not allowed here; allowed: a list of countries"),
+    (_with(commands={"per_second": 0}), "commands.per_second: 0 is not allowed here; allowed: calls a second, 0.01"),
+    (_with(commands={"per_day": 0}), "commands.per_day: 0 is not allowed here; allowed: calls in 24 hours"),
+    (_pbx(control_secret="a\nb"), "pbx[1].control_secret: holds a control character or line end"),
+    (_pbx(agents=["100.*"]), "pbx[1].agents: ['100.*'] is not allowed here; allowed: a list of patterns"),
+    (_pbx(agent_endpoint="PJSIP/1001"), "pbx[1].agent_endpoint: 'PJSIP/1001' is not allowed here; allowed: a channel"),
+    (_pbx(agent_endpoint="PJSIP/{extension}&PJSIP/trunk"), "pbx[1].agent_endpoint: 'PJSIP/{extension}&PJSIP/trunk'"),
+    (_pbx(agent_context="agents,s,1"), "pbx[1].agent_context: 'agents,s,1' is not allowed here; allowed: the name of"),
+    (_pbx(dial="{e164},30"), "pbx[1].dial: '{e164},30' is not allowed here; allowed: what is dialled"),
     (_with(recordings={"bucket": "calls"}), "recordings.endpoint: is missing"),
     (_with(recordings={**S3, "endpoint": "s3.example.com"}), "recordings.endpoint: is no URL of an S3"),
     (_with(recordings={**S3, "endpoint": "http://u:p@h"}), "recordings.endpoint: is no URL of an S3"),
@@ -74,11 +117,11 @@ REFUSALS = [
     (_pbx(recordings_seen_as="/x"), "pbx[1].recordings_seen_as: needs recordings"),
     (
         _with(databse={}),
-        "databse: there is no such key; did you mean database? allowed: account, auth, database, http,",
+        "databse: there is no such key; did you mean database? allowed: account, auth, commands, database, http,",
     ),
     (
         _with(zzz={}),
-        "zzz: there is no such key; allowed: account, auth, database, http, log, oidc, pbx, recordings, spool",
+        "zzz: there is no such key; allowed: account, auth, commands, database, http, log, oidc, pbx, recordings",
     ),
     (_with(log=3), "log: is no section; allowed: [log]"),
     (_with(pbx={"host": "x"}), "pbx: is no list of sections; allowed: [[pbx]]"),
@@ -92,7 +135,15 @@ REFUSALS = [
     (_with(database={"url": "postgresql://u@h"}), "database.url: names no database; allowed: postgresql://"),
     (_with(database={"url": 7}), "database.url: a number is not allowed here; allowed: postgresql://"),
     (_with(database={"url": ""}), "database.url: an empty text is not allowed here; allowed: postgresql://"),
-    (_pbx(prot=5038), "pbx[1].prot: there is no such key; did you mean port? allowed: enabled, host, port,"),
+    (_pbx(ari_url="ftp://pbx", ari_secret="x"), "pbx[1].ari_url: is no URL of an ARI"),
+    (_pbx(ari_url="http://u:p@pbx", ari_secret="x"), "pbx[1].ari_url: is no URL of an ARI"),
+    (_pbx(ari_url="http://pbx/\r\nX: y", ari_secret="x"), "pbx[1].ari_url: is no URL of an ARI"),
+    (_pbx(ari_url="http://pbx:8088"), "pbx[1].ari_secret or ari_secret_file: is missing; allowed: the password of"),
+    (_pbx(ari_secret="x"), "pbx[1].ari_url: is missing, so ari_secret has no effect"),
+    (_pbx(ari_user="a:b"), "pbx[1].ari_user: 'a:b' is not allowed here; allowed: a section's name of ari.conf"),
+    (_pbx(ari_recordings="/nowhere"), "pbx[1].ari_recordings: /nowhere is no directory"),
+    (_pbx(ari_recordings_seen_as="x"), "pbx[1].ari_recordings_seen_as: 'x' is not allowed here; allowed: the same dir"),
+    (_pbx(prot=5038), "pbx[1].prot: there is no such key; did you mean port? allowed: agent_context,"),
     (_pbx(password="x"), "pbx[1].password: there is no such key; did you mean secret?"),
     (_pbx(host="a b"), "pbx[1].host: 'a b' is not allowed here; allowed: a host name or an IP address"),
     (_pbx(host="h\r\nAction: x"), "pbx[1].host: 'h\\r\\nAction: x' is not allowed here"),
@@ -110,6 +161,7 @@ REFUSALS = [
     (_pbx(trunks=[]), "pbx[1].trunks: [] is not allowed here; allowed: a list of endpoint patterns"),
     (_pbx(trunks="PJSIP/*"), "pbx[1].trunks: 'PJSIP/*' is not allowed here; allowed: a list of endpoint patterns"),
     (_pbx(region="gb"), "pbx[1].region: 'gb' is no country; did you mean GB? allowed: an ISO 3166 country code"),
+    (_with(account={"region": "de"}), "account.region: 'de' is no country; did you mean DE? allowed"),
     (_pbx(region="XX"), "pbx[1].region: 'XX' is no country; allowed: an ISO 3166 country code"),
     (_pbx(enabled="yes"), "pbx[1].enabled: 'yes' is not allowed here; allowed: true or false"),
     (_with(pbx=GOOD["pbx"] * 2), "pbx[2].host: is the same PBX as pbx[1]; allowed: each PBX once"),

@@ -11,7 +11,7 @@ from trunkline.api.document import render_index, render_openapi
 from trunkline.api.edge import edge
 from trunkline.api.problem import MAX_BODY
 from trunkline.api.routes import OPEN, ROUTES
-from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
+from trunkline.api.state import OPEN_HERE, STATE, Access, Commands, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.identity.oidc import Issuer
@@ -33,13 +33,16 @@ def create_app(
     enqueue: EnqueueRecordings | None = None,
     webhooks: WebhookClient | None = None,
     oidc: Issuer | None = None,
+    region: str | None = None,
+    commands: Commands | None = None,
 ) -> web.Application:
     """Make the application that serves one account's calls; it uses the pool and never closes it.
 
     `access`: who is let in; by default whoever asks this machine by one of its own names. `head`: the newest
     migration, for readiness. `links`: how the PBX links stand now, asked at each /readyz; on the asyncio thread.
     `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
-    `webhooks`: what tests receivers; None: one that reaches public addresses over https.
+    `webhooks`: what tests receivers; None: one that reaches public addresses over https. `region`: the ISO 3166 country
+    of numbers that are written without one. `commands`: what may be commanded; None: nothing that leads outside.
     `oidc`: an issuer where users log in; None: by passwords only.
     `pool` should be of `open_pool(account=...)`, which sees no other account. The database need not be there yet.
     """
@@ -57,13 +60,16 @@ def create_app(
         enqueue=enqueue,
         webhooks=webhooks or WebhookClient(Destinations()),
         oidc=oidc,
+        region=region,
+        commands=commands or Commands(),
         document=render_openapi(ROUTES),
         index=render_index(ROUTES),
     )
     app.cleanup_ctx.append(_following)
     app.cleanup_ctx.append(_purging)
     app.on_shutdown.append(_stop)
-    app.add_routes([route.served() for route in ROUTES])
+    paths = {route.path for route in ROUTES}
+    app.add_routes([route.served(paths) for route in ROUTES])
     return app
 
 

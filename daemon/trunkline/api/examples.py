@@ -7,11 +7,13 @@ shape that stands here. A type that a route takes as its body has to have one.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trunkline.api import calls, health, live, oidc, recordings, webhooks
+from trunkline.api import calls, commands, health, leads, live, oidc, recordings, webhooks
 from trunkline.api import identity_forms as forms
-from trunkline.calls.record import CallRecord
+from trunkline.store.commands import Command
 from trunkline.store.identities import UserIdentity
+from trunkline.store.leads import Lead
 from trunkline.store.recordings import Recording
+from trunkline.store.rows import Call
 from trunkline.store.users import User
 from trunkline.store.webhooks import Delivery, Webhook
 
@@ -91,6 +93,9 @@ _SUMMARY: Final[dict[str, Any]] = {  # a call without its legs, as in a list
     ],
     "quality": "OBSERVED",
     "revision": 14,
+    "notes": "",
+    "tags": [],
+    "disposition": None,
 }
 _RECORDING: Final[dict[str, Any]] = {
     "id": "39922788-78b1-4e74-a457-1840261684af",
@@ -198,6 +203,33 @@ _EVENT: Final = {
         },
     },
 }
+_LEAD: Final = {
+    "id": _SUMMARY["leadId"],
+    "name": "Jane Doe",
+    "phone": "+1 202 555 0123",
+    "phones": [{"number": "+1 202 555 0123", "e164": "+12025550123"}],
+    "email": "jane@example.com",
+    "status": "NEW",
+    "source": None,
+    "externalId": "17",
+    "metadata": None,
+    "createdAt": _AT,
+    "updatedAt": _AT,
+}
+_COMMAND: Final = {
+    "id": "45c48cce-2e2d-4fbd-a1a5-fc51c7c6ad26",
+    "kind": "DIAL",
+    "state": "PENDING",
+    "callId": None,
+    "externalId": None,
+    "code": None,
+    "detail": None,
+    "result": None,
+    "createdAt": _AT,
+    "claimedAt": None,
+    "finishedAt": None,
+    "notAfter": _ENDED,
+}
 _SESSION: Final = {
     "accessToken": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9...",
     "expiresIn": 900,
@@ -212,6 +244,16 @@ SENT: Final[Mapping[Any, Any]] = {
     forms.ChangedUser: {"role": "SUPERVISOR", "extension": "1003"},
     forms.NewApiKey: {"name": "crm", "scopes": ["calls:read", "recordings:read"], "expiresAt": "2030-01-01T00:00:00Z"},
     oidc.NewIdentity: {"issuer": "https://id.example.com/realms/office", "subject": "248289761001"},
+    calls.CallChange: {"notes": "Wants an offer by Friday.", "tags": ["sales"], "disposition": "callback"},
+    leads.NewLead: {"name": "Grace Hopper", "phones": ["+1 202 555 0145"], "email": "grace@example.com"},
+    leads.LeadChange: {"status": "CONTACTED", "source": "fair"},
+    leads.Merge: {"leadId": _SUMMARY["leadId"]},
+    commands.NewCall: {"extension": "1002", "to": "+12025550123"},
+    commands.OfCall: {"extension": "1002"},
+    commands.CallTransfer: {"kind": "BLIND", "to": "1003", "extension": "1002"},
+    commands.Supervision: {"mode": "WHISPER", "extension": "1009"},
+    commands.AgentBreak: {"queue": "support", "reason": "lunch"},
+    commands.AgentQueue: {"queue": "support"},
     webhooks.NewWebhook: {
         "url": "https://crm.example.com/hook",
         "description": "CRM",
@@ -223,7 +265,10 @@ SENT: Final[Mapping[Any, Any]] = {
 
 ANSWERED: Final[Mapping[Any, Any]] = {
     calls.CallPage: {"items": [_SUMMARY], "nextCursor": None},
-    CallRecord: {**_SUMMARY, "legs": [_LEG]},
+    Call: {**_SUMMARY, "legs": [_LEG]},
+    Command: _COMMAND,
+    Lead: _LEAD,
+    leads.LeadPage: {"items": [_LEAD], "nextCursor": None},
     recordings.RecordingList: {"items": [_RECORDING]},
     Recording: _RECORDING,
     forms.Session: _SESSION,

@@ -5,17 +5,18 @@ nothing and costs no queue of its own. The newest events are kept in memory; who
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 import structlog
 
 from trunkline.api.problem import Problem
 from trunkline.store.events import CHANNEL, EventLine, select_event_lines, select_last_seq
 from trunkline.store.faults import of_the_server, summary
-from trunkline.store.pool import Connection, Pool
+from trunkline.store.pool import Connection, Pool, raise_if_cancelled
 
 KEPT: Final = 5_000  # events in memory, at least; twice as many at most
 PAGE: Final = 500  # events of one read
@@ -26,9 +27,19 @@ log = structlog.get_logger(__name__)
 
 
 class Feed:
-    """Use it while `run` runs; before it has caught up first, and while the database is away, there is nothing new."""
+    """Use it while `run` runs; before it has caught up first, and while the database is away, there is nothing new.
 
-    def __init__(self, pool: Pool, account_id: Callable[[], Awaitable[UUID]]) -> None:
+    also: who is to be told what comes on other channels of the same connection, by their names.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        account_id: Callable[[], Awaitable[UUID]],
+        *,
+        also: Mapping[str, Callable[[str], None]] | None = None,
+    ) -> None:
+        self._also = also or {}
         self._pool = pool
         self._account_id = account_id
         self._kept: list[EventLine] = []  # without a gap, up to `last`
@@ -39,7 +50,7 @@ class Feed:
         self.reads = 0  # of pages, by the feed itself
 
     async def run(self) -> None:
-        """Until it is stopped; a database that is away is waited for."""
+        """Until it is stopped; a database that is away is waited for, and whatever else fails is tried again."""
         said = False
         while not self.stopping:  # a connection that breaks may take a cancellation's place
             try:
@@ -47,9 +58,10 @@ class Feed:
             except Problem:
                 pass  # the account is not there yet
             except Exception as error:
+                raise_if_cancelled()
                 if not of_the_server(error):
-                    raise
-                if not said:
+                    log.exception("api.feed_failed")
+                elif not said:
                     log.warning("api.feed_away", error=summary(error))
                 said = True
             else:
@@ -65,6 +77,9 @@ class Feed:
             if str(payload).startswith(mine):
                 self._look.set()
 
+        def told_others(connection: object, pid: int, channel: str, payload: object) -> None:
+            self._also[channel](str(payload))
+
         def broken(connection: object) -> None:
             lost.set()
             self._look.set()
@@ -73,6 +88,9 @@ class Feed:
             try:
                 connection.add_termination_listener(broken)
                 await connection.add_listener(CHANNEL, told)
+                for channel in self._also:
+                    await connection.add_listener(channel, told_others)
+                await self._begin(connection, account_id)
                 while not (lost.is_set() or self.stopping):
                     self._look.clear()
                     await self._catch_up(connection, account_id)
@@ -80,13 +98,23 @@ class Feed:
                         async with asyncio.timeout(POLL_S):
                             await self._look.wait()
             finally:
-                if not lost.is_set():
-                    connection.terminate()  # to give it back it would have to be asked, and it may never answer
+                # To give it back it would have to be asked, and it may never answer. One that is broken is not ours any
+                # more, and saying so must not hide why it broke.
+                with suppress(asyncpg.InterfaceError):
+                    connection.terminate()
+
+    async def _begin(self, connection: Connection, account_id: UUID) -> None:
+        """Begin at the newest event, or go on; but with a shorter sequence, of a database that was restored, anew."""
+        newest = await select_last_seq(connection, account_id)
+        if self.last is None or newest < self.last:
+            if self.last is not None:
+                log.warning("api.feed_restored", last=self.last, newest=newest)
+            self._kept.clear()
+            self.last = newest
+            self._tell()
 
     async def _catch_up(self, connection: Connection, account_id: UUID) -> None:
-        if self.last is None:
-            self.last = await select_last_seq(connection, account_id)
-            self._tell()
+        assert self.last is not None  # noqa: S101  # it has begun
         while True:
             lines = await select_event_lines(connection, account_id, self.last, PAGE)
             self.reads += 1

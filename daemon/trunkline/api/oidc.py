@@ -129,6 +129,12 @@ async def oidc_callback(request: web.Request) -> web.Response:
         )
         if isinstance(found, str):
             raise OidcRefused(_WHY[found])
+        token, digest = make_refresh_token()
+        family = await open_session(
+            state.pool, account_id, by(request, found.user_id), found.user_id, digest, found.generation
+        )
+        if family is None:  # he was, this very moment
+            raise OidcRefused(_WHY["disabled"])
     except OidcRefused as error:
         log.warning("oidc.refused", request_id=request[REQUEST_ID], reason=str(error))
         raise Problem(
@@ -139,8 +145,6 @@ async def oidc_callback(request: web.Request) -> web.Response:
     except OidcUnavailable as error:
         raise _unavailable(request, error) from error
     await take_back_try_of_address(request)
-    token, digest = make_refresh_token()
-    await open_session(state.pool, account_id, by(request, found.user_id), found.user_id, digest)
     response = web.Response(status=302, headers={"Location": pending.return_to, "Cache-Control": "no-store"})
     set_session(request, response, token)
     response.del_cookie(COOKIE, path=_COOKIE_PATH, httponly=True, secure=not is_local(request), samesite="Lax")

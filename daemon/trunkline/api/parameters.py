@@ -129,7 +129,7 @@ def events_query(found: dict[str, list[str]]) -> EventsQuery:
 
 def limit_of(found: dict[str, list[str]]) -> int:
     """How many items to a page. Raises Problem."""
-    return _integer("limit", found, 1, MAX_LIMIT) or DEFAULT_LIMIT
+    return read_limit(found, DEFAULT_LIMIT, MAX_LIMIT)
 
 
 def pretty(request: web.Request) -> bool:

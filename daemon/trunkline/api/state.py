@@ -8,17 +8,20 @@ from uuid import UUID
 
 from aiohttp import web
 
+from trunkline.api.answers import Answers
 from trunkline.api.feed import Feed
 from trunkline.api.guard import Guard
 from trunkline.api.problem import Problem
 from trunkline.api.representation import json_response
 from trunkline.crm.webhooks.client import WebhookClient
+from trunkline.identity.destinations import Destinations
 from trunkline.identity.known import Known
 from trunkline.identity.limits import Buckets
 from trunkline.identity.oidc import Issuer
 from trunkline.identity.passwords import Passwords
 from trunkline.metrics import Metrics
 from trunkline.recordings.objects import ObjectStore
+from trunkline.store.commands import DONE, Limits
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings
@@ -50,9 +53,18 @@ class Access(NamedTuple):
     keys: Sequence[str] = ()  # each may do everything
     required: bool = False  # nobody is let in without a key or a login, also where `keys` is empty
     secret: bytes | None = None  # signs access tokens; None: one of the database's own
-    origins: Sequence[str] = ()  # of other sites whose pages may ask, open WebSockets and refresh a session
+    origins: Sequence[
+        str
+    ] = ()  # of other sites whose pages may ask and open WebSockets; no cookie goes with what they ask
     rate_limit: float = 0.0  # requests a second of each caller; 0: no limit
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()  # whose X-Forwarded-For is believed
+
+
+class Commands(NamedTuple):
+    """What may be commanded, as the settings say."""
+
+    destinations: Destinations = Destinations()
+    limits: Limits = Limits()
 
 
 OPEN_HERE = Access()
@@ -77,6 +89,8 @@ class State:
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookClient,
         oidc: Issuer | None,
+        region: str | None,
+        commands: Commands,
         document: bytes,
         index: bytes,
     ) -> None:
@@ -96,6 +110,9 @@ class State:
         self.enqueue = enqueue  # has recordings worked on
         self.webhooks = webhooks  # posts to receivers
         self.oidc = oidc  # where users may log in; None: nowhere else
+        self.region = region  # the country of numbers that are written without one
+        self.commands = commands
+        self.answers = Answers()
         self.document = document  # OpenAPI
         self.index = index  # the page at /
         self.trusted_proxies = tuple(access.trusted_proxies)
@@ -103,8 +120,7 @@ class State:
         # Whoever asks first is answered first: the pool's own line lets newcomers past those who wait. One connection
         # is the feed's.
         self.room = asyncio.Semaphore(max(1, pool.get_max_size() - 1))
-        self.feed = Feed(pool, self.account_id)
-        self.sockets: set[web.WebSocketResponse] = set()
+        self.feed = Feed(pool, self.account_id, also={DONE: self.answers.told})
         self._account_id: UUID | None = None
 
     async def account_id(self) -> UUID:

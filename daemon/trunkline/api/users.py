@@ -19,8 +19,8 @@ from trunkline.api.identity_forms import (
 from trunkline.api.parameters import read_id
 from trunkline.api.problem import Problem
 from trunkline.api.representation import version_of
-from trunkline.api.sessions import by
-from trunkline.api.state import STATE, json_response
+from trunkline.api.sessions import by, place
+from trunkline.api.state import STATE, State, json_response
 from trunkline.calls.record import encode
 from trunkline.identity.keys import make_key
 from trunkline.store.api_keys import insert_key, revoke_key, select_keys
@@ -49,7 +49,7 @@ async def create_user(request: web.Request) -> web.Response:
     """Make a user."""
     state = request.app[STATE]
     asked: NewUser = request[BODY]  # type: ignore[assignment]  # the route's body
-    password_hash = None if asked.password is None else await state.passwords.hash(asked.password)
+    password_hash = None if asked.password is None else await _hash(state, asked.password)
     user = await insert_user(
         await changing(request),
         await state.account_id(),
@@ -80,7 +80,7 @@ async def change_user(request: web.Request) -> web.Response:
     asked: ChangedUser = request[BODY]  # type: ignore[assignment]  # the route's body
     changes = {name: value for name, value in structs.asdict(asked).items() if value is not UNSET}
     if "password" in changes:
-        changes["password_hash"] = await state.passwords.hash(changes.pop("password"))
+        changes["password_hash"] = await _hash(state, changes.pop("password"))
     for name in ("email", "name", "extension"):
         if isinstance(changes.get(name), str):
             changes[name] = changes[name].strip()
@@ -150,6 +150,11 @@ async def _lock(request: web.Request, connection: Connection, user_id: UUID) -> 
 
 def _version(user: User) -> str:
     return version_of(user.email, user.name, user.role, user.extension, user.has_password, user.disabled_at)
+
+
+async def _hash(state: State, password: str) -> str:
+    with place(state):
+        return await state.passwords.hash(password)
 
 
 def _user_id(request: web.Request) -> UUID:

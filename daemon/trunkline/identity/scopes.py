@@ -9,13 +9,20 @@ ANYBODY: Final = ""  # the scope of a route that every caller may use who is kno
 
 SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
+    "agents:control": "agents' breaks, and the queues they are logged in to",
+    "calls:control": "make calls, and hang up, hold, transfer, park and pause the recording of those there are",
     "calls:read": "calls, with their legs",
+    "calls:supervise": "listen to calls, whisper, barge in",
+    "calls:write": "notes, tags and disposition of calls, and whose they are",
     "events:read": "what happens, live",
+    "leads:manage": "delete, merge and import leads",
+    "leads:read": "leads",
+    "leads:write": "make and change leads",
     "metrics:read": "the page for Prometheus",
     "recordings:read": "recordings: what there is, sound, waveform",
     "recordings:write": "legal hold, erasure",
     "webhooks:read": "webhooks and their deliveries",
-    "webhooks:write": "make, change and remove webhooks",
+    "webhooks:write": "make, change and remove webhooks; to say where events are sent takes events:read too",
 }
 """Each scope and what it opens. A route's is that of its tag, `:read` for GET and `:write` for all else."""
 
@@ -32,10 +39,35 @@ class Role(StrEnum):
 SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
     Role.SUPERVISOR: frozenset(
-        {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"}
+        {
+            "agents:control",
+            "calls:control",
+            "calls:read",
+            "calls:supervise",
+            "calls:write",
+            "events:read",
+            "leads:manage",
+            "leads:read",
+            "leads:write",
+            "metrics:read",
+            "recordings:read",
+            "recordings:write",
+            "webhooks:read",
+        }
     ),
-    Role.AGENT: frozenset({"calls:read", "events:read", "recordings:read"}),
-    Role.VIEWER: frozenset({"calls:read", "events:read"}),  # sees what goes on, hears nobody
+    Role.AGENT: frozenset(
+        {
+            "agents:control",  # to control: his own extension only, which api/commands.py sees to
+            "calls:control",
+            "calls:read",
+            "calls:write",
+            "events:read",
+            "leads:read",
+            "leads:write",
+            "recordings:read",
+        }
+    ),
+    Role.VIEWER: frozenset({"calls:read", "events:read", "leads:read"}),  # sees what goes on, hears nobody
 }
 
 

@@ -120,11 +120,15 @@ async def select_event_lines(database: Connection | Pool, account_id: UUID, afte
     for row in await database.fetch(_SELECT_EVENTS, account_id, after, limit):
         data = row["data"].encode()
         line = _Line(**{**row, "data": msgspec.Raw(data)})
-        lines.append(EventLine(line.seq, line.type, _parties(_concerned(data).call), _encode(line)))
+        lines.append(EventLine(line.seq, line.type, _parties(data), _encode(line)))
     return lines
 
 
-def _parties(call: _Concerned | None) -> frozenset[str]:
+def _parties(data: bytes) -> frozenset[str]:
+    try:
+        call = _concerned(data).call
+    except msgspec.ValidationError:  # not as we write it: it concerns no extension, and is told all the same
+        call = None
     if call is None:
         return frozenset()
     parties = {*call.rang, call.answered_by, call.last_party}
