@@ -22,6 +22,7 @@ ABOUT_S = {
     "store": 15,
     "daemon": 50,
     "live": 45,
+    "webhooks": 60,
     "recordings": 150,
     "api": 150,
 }

@@ -6,7 +6,6 @@
 Stopping cancels all of it; then what is known is written, or spooled, within STOP_S.
 """
 
-import ipaddress
 import math
 import ssl
 import time
@@ -21,8 +20,8 @@ import trio
 
 from trunkline import migrating
 from trunkline.aio import AsyncioThread, open_asyncio_thread
-from trunkline.api import Access, Commands, create_app, serve
 from trunkline.api import Link as LinkState
+from trunkline.api import create_app, serve
 from trunkline.asterisk.ari import AriLink, AriSettings, ari_settings
 from trunkline.asterisk.control import Control
 from trunkline.asterisk.dial import Address, LinkSettings
@@ -33,17 +32,28 @@ from trunkline.calls.record import CallRecord, CallUpdate
 from trunkline.commanding import Commanding
 from trunkline.config import Pbx, Settings
 from trunkline.crm.matching import select_leads_by_number
-from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.service import Sending, WebhookService
 from trunkline.following import ARI_DIRECTORY, Following
-from trunkline.garbage import give_back, settle
-from trunkline.identity.destinations import Destinations as CallDestinations
+from trunkline.garbage import settle
+from trunkline.identity.upkeep import Upkeep
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.metrics import Metrics, families
 from trunkline.operating import Operator, Plan
 from trunkline.recordings.spool import Directories, RecordingSpool
+from trunkline.serving import (
+    CONNECTIONS,
+    REACH_S,
+    StartError,
+    access,
+    call_destinations,
+    cannot_listen,
+    commanding,
+    destinations,
+    open_issuer,
+    open_objects,
+    wrong_schema,
+)
 from trunkline.store.command_queue import CommandQueue
-from trunkline.store.commands import Limits
 from trunkline.store.faults import advice
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.queries import select_migration
@@ -62,16 +72,11 @@ WRITE_EVERY_S = 0.02  # what changes within it is one batch
 QUEUES_EVERY_S = 1.0  # queues and agents are written, and so told, no more often
 BEAT_S = 3.0  # how often it is said that a PBX is seen; store/queues.py: STALE_S
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
-REACH_S = 3.0  # how long the start waits for the database
 STOP_S = 5.0
 
 OnUpdates = Callable[[Sequence[CallUpdate]], object]
 
 log = structlog.get_logger(__name__)
-
-
-class StartError(Exception):
-    """The daemon cannot run as it is set up; the text says why and what to do."""
 
 
 async def run(
@@ -136,6 +141,7 @@ class _Daemon:
             nursery.start_soon(self._write_queues_on)
             nursery.start_soon(self._cut_when_stopping)
             nursery.start_soon(self._aio.call, self._pools.webhooks.run)
+            nursery.start_soon(self._aio.call, self._pools.upkeep.run)
             if self._pools.recordings is not None:
                 here = bool(self._spools.recordings or self._spools.voicemail or self._spools.ari)
                 if not here:
@@ -196,7 +202,9 @@ class _Daemon:
             following.greeted = control.nudge
             self._controls.append(control)
         plan = Plan(pbx.agents, pbx.agent_endpoint, pbx.agent_context, pbx.dial, pbx.hold_context)
-        operator = Operator(following, control, plan, _destinations(self._settings, pbx.region), lambda: link.up)
+        operator = Operator(
+            following, control, plan, call_destinations(self._settings.commands, pbx.region), lambda: link.up
+        )
         following.saw = operator.saw
         self._operators.append(operator)
 
@@ -285,20 +293,21 @@ class _Daemon:
             self._pools.reading,
             account=self._settings.account.name,
             metrics=self._metrics,
-            access=_access(self._settings),
+            access=access(self._settings),
             head=HEAD,
             links=self._links,
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
             enqueue=self._pools.enqueue,
             webhooks=self._pools.webhooks.client,
+            oidc=open_issuer(self._settings.oidc),
             region=self._settings.region,
-            commands=commanding_of(self._settings),
+            commands=commanding(self._settings.commands, _dialling_region(self._settings)),
         )
         try:
-            await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
+            listen = partial(serve, reuse_port=http.reuse_port)
+            await self._aio.call(listen, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
         except OSError as error:
-            todo = "set http.port to a free one, or 0 for any"
-            raise StartError(f"cannot listen on {http.host}:{http.port} ({error.strerror}): {todo}") from error
+            raise StartError(cannot_listen(self._settings, error)) from error
 
     def _links(self) -> list[LinkState]:
         return [LinkState(link.name, link.up, str(link.failure or "")) for _, link in self._follow]
@@ -322,10 +331,7 @@ class _Daemon:
             log.error("database.away", detail=detail, todo=advice(error), meanwhile="calls wait in the spool")
             return
         if found != HEAD:
-            at = "has no schema yet" if found is None else f"is at migration {found}"
-            raise StartError(
-                f"the database {at}, and this version needs {HEAD}: run `trunkline migrate`, or add --migrate"
-            )
+            raise StartError(f"{wrong_schema(found)}: run `trunkline migrate`, or add --migrate")
 
     def _measure(self) -> None:
         pull, sink = self._metrics.pull, self._sink
@@ -378,8 +384,10 @@ class _Pools:
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookService,
         commands: CommandQueue,
+        audit_days: int,
     ) -> None:
         self._account = account
+        self.upkeep = Upkeep(writing, account, audit_days)
         self._writing = writing
         self.reading = reading  # of its own, so that slow questions never keep the writer waiting
         self.sink = sink
@@ -393,7 +401,10 @@ class _Pools:
     async def open(cls, settings: Settings, spools: _Spools) -> "_Pools":
         """Open without needing the database. Raises SpoolError."""
         url, account = settings.database.url.reveal(), settings.account.name
-        writing, reading = await open_pool(url), await open_pool(url, max_size=8, reading=True, account=account)
+        writing, reading = (
+            await open_pool(url),
+            await open_pool(url, max_size=CONNECTIONS, reading=True, account=account),
+        )
         enqueue: EnqueueRecordings | None = None
         service = None
         if settings.recordings.endpoint:
@@ -406,7 +417,9 @@ class _Pools:
         )
         webhooks = await WebhookService.open(url, _sending(settings))
         sink, commands = CallSink(writer, Spool(settings.spool.path)), CommandQueue(await open_pool(url), account)
-        return cls(account, writing, reading, sink, QueueWriter(writing, account), service, enqueue, webhooks, commands)
+        queues = QueueWriter(writing, account)
+        kept = settings.auth.audit_days
+        return cls(account, writing, reading, sink, queues, service, enqueue, webhooks, commands, kept)
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""
@@ -443,21 +456,9 @@ class _Pools:
 
 async def open_recordings(settings: Settings, directories: Directories) -> "RecordingService":
     """What stores the recordings of the PBXs in these directories; opened without needing database or storage."""
-    from trunkline.recordings.objects import ObjectStore
     from trunkline.recordings.service import Keeping, RecordingService
 
     kept = settings.recordings
-    store = ObjectStore(
-        kept.endpoint,
-        kept.bucket,
-        kept.access_key.reveal(),
-        kept.secret_key.reveal(),
-        region=kept.region,
-        path_style=kept.path_style,
-        encrypted=kept.encryption == "sse-s3",
-        at_once=kept.at_once + 8,
-        opened=give_back,
-    )
     keeping = Keeping(
         prefix=kept.prefix,
         keep_local=kept.keep_local,
@@ -470,35 +471,17 @@ async def open_recordings(settings: Settings, directories: Directories) -> "Reco
     )
     return await RecordingService.open(
         settings.database.url.reveal(),
-        store,
+        open_objects(kept),
         settings.account.name,
         directories,
         keeping,
     )
 
 
-def _access(settings: Settings) -> Access:
-    http, auth = settings.http, settings.auth
-    return Access(
-        keys=[key.reveal() for key in http.api_keys],
-        required=auth.required,
-        secret=auth.secret.reveal().encode() if auth.secret is not None else None,
-        origins=http.allowed_origins,
-        rate_limit=http.rate_limit,
-    )
-
-
-def _destinations(settings: Settings, region: str | None) -> CallDestinations:
-    told = settings.commands
-    return CallDestinations(told.destinations, told.denied, premium=told.premium, region=region)
-
-
-def commanding_of(settings: Settings) -> Commands:
-    """What the API may ask for; numbers are understood as the PBXs do, where those are all in one country."""
-    told = settings.commands
+def _dialling_region(settings: Settings) -> str | None:
+    """How the PBXs understand numbers, where those are all in one country."""
     regions = {pbx.region for pbx in settings.pbx if pbx.enabled}
-    region = regions.pop() if len(regions) == 1 else None
-    return Commands(_destinations(settings, region), Limits(told.per_second, told.at_once, told.per_day))
+    return regions.pop() if len(regions) == 1 else None
 
 
 def _link_settings(name: str, pbx: Pbx, username: str, secret: str) -> LinkSettings:
@@ -521,8 +504,7 @@ def _ari_settings(name: str, pbx: Pbx) -> AriSettings:
 
 def _sending(settings: Settings) -> Sending:
     told = settings.webhooks
-    networks = tuple(ipaddress.ip_network(text) for text in told.allow_networks)
-    return Sending(Destinations(allow_http=told.allow_http, networks=networks), told.at_once, told.keep_days)
+    return Sending(destinations(told), told.at_once, told.keep_days)
 
 
 def _measure_recordings(metrics: Metrics, service: "RecordingService") -> None:

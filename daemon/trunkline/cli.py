@@ -25,6 +25,17 @@ COMMANDS = {
         "  TRUNKLINE_DATABASE_URL=postgresql://... trunkline run --migrate\n\n"
         "stops on SIGTERM or Ctrl-C, after writing what it knows; SIGKILL is safe too.",
     ),
+    "api": Command(
+        "trunkline.commands.api",
+        "serve the API alone, beside a `run` elsewhere; several at once, on any machine",
+        "It reads the same trunkline.toml as `run`, but for [[pbx]] and [spool], which may be left out: it needs\n"
+        "PostgreSQL and, for recordings, the object storage. Its role in database.url may be one that is a member\n"
+        "of trunkline_api only; docs/operations.md has the two statements that make it.\n\n"
+        "examples:\n"
+        "  trunkline api --config /etc/trunkline/api.toml\n"
+        "  TRUNKLINE_DATABASE_URL=postgresql://... TRUNKLINE_HTTP_PORT=8081 trunkline api\n\n"
+        "stops on SIGTERM or Ctrl-C, within 5 s: WebSockets are told to come back, requests are answered.",
+    ),
     "spool": Command(
         "trunkline.commands.spool",
         "store the recordings of a PBX from its own machine, where `run` is on another one",

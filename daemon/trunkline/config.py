@@ -22,6 +22,7 @@ DEFAULT_FILE = "trunkline.toml"
 FILE_VARIABLE = "TRUNKLINE_CONFIG"
 SHORTEST_KEY = 16
 SHORTEST_SECRET = 32
+CALLBACK = "/api/v1/auth/oidc/callback"
 
 Port = Annotated[int, Meta(ge=1, le=65535, description="a port, 1 to 65535")]
 FreePort = Annotated[int, Meta(ge=0, le=65535, description="a port, 1 to 65535, or 0 for any free one")]
@@ -211,6 +212,10 @@ class Http(Section, frozen=True, kw_only=True):
     rate_limit: Annotated[
         float, Meta(ge=0, le=100_000, description="requests a second of each key or user, 0 for no limit")
     ] = 0.0
+    reuse_port: bool = False  # several processes on one port of this machine
+    trusted_proxies: Annotated[
+        tuple[str, ...], Meta(description='a list of networks whose X-Forwarded-For is believed, ["10.0.0.0/8"]')
+    ] = ()
 
     def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse guessable keys."""
@@ -225,6 +230,7 @@ class Http(Section, frozen=True, kw_only=True):
             for origin in self.allowed_origins
             if not _ORIGIN.fullmatch(origin)
         ]
+        problems += _no_networks("trusted_proxies", self.trusted_proxies)
         return problems
 
 
@@ -235,6 +241,7 @@ class Auth(Section, frozen=True, kw_only=True):
     secret: (
         Annotated[Secret, Meta(description=f"a text of {SHORTEST_SECRET} or more characters; left out: made")] | None
     ) = None
+    audit_days: Annotated[int, Meta(ge=1, le=36500, description="days, 1 to 36500")] = 400  # how long it is kept
 
     def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse a secret that can be guessed: who has it can log in as anybody."""
@@ -243,6 +250,43 @@ class Auth(Section, frozen=True, kw_only=True):
                 f"secret: is too short; allowed: {SHORTEST_SECRET} or more characters, such as `openssl rand -hex 32`"
             ]
         return []
+
+
+class Oidc(Section, frozen=True, kw_only=True):
+    """An OpenID Connect issuer where users log in. Without `issuer` there is none."""
+
+    issuer: Annotated[str, Meta(description='the URL of an issuer such as "https://id.example.com/realms/office"')] = ""
+    client_id: Line | None = None
+    client_secret: Annotated[Secret, Meta(description="the client's secret; left out: a public client")] | None = None
+    redirect_url: Annotated[
+        str, Meta(description='where the issuer sends back to: "https://THIS_API/api/v1/auth/oidc/callback"')
+    ] = ""
+    label: Line = "Single sign-on"  # on the button
+    default_role: (
+        Annotated[
+            Literal["ADMIN", "SUPERVISOR", "AGENT", "VIEWER"],
+            Meta(description="ADMIN, SUPERVISOR, AGENT or VIEWER: what whom nobody knows becomes; left out: refused"),
+        ]
+        | None
+    ) = None
+
+    def problems(self, unread: Collection[str]) -> list[str]:
+        """Refuse half a configuration, and what would send codes over the wire in the clear."""
+        if not self.issuer and "issuer" not in unread:
+            missing = "issuer: is missing, so the others have no effect; allowed: the URL of an issuer"
+            return [missing] if unread or self != Oidc() else []
+        problems = []
+        for key, url in (("issuer", self.issuer), ("redirect_url", self.redirect_url)):
+            if key not in unread and not _safe_url(url):
+                problems.append(
+                    f"{key}: is no https URL without a query; allowed: "
+                    'such as "https://HOST/PATH", http only for this machine'
+                )
+        if not self.client_id and "client_id" not in unread:
+            problems.append("client_id: is missing; allowed: what the issuer knows this API by")
+        if _safe_url(self.redirect_url) and not urlsplit(self.redirect_url).path.endswith(CALLBACK):
+            problems.append(f"redirect_url: does not end with {CALLBACK}; allowed: the URL of that route")
+        return problems
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -313,14 +357,7 @@ class Webhooks(Section, frozen=True, kw_only=True):
 
     def problems(self, unread: Collection[str]) -> list[str]:
         """Refuse what is no network."""
-        problems = []
-        for text in self.allow_networks:
-            try:
-                ipaddress.ip_network(text)
-            except ValueError:
-                allowed = 'allowed: a network such as "10.0.0.0/8" or "fd00::/8", no bits set behind its length'
-                problems.append(f"allow_networks: {text!r} is no network; {allowed}")
-        return problems
+        return _no_networks("allow_networks", self.allow_networks)
 
 
 class Commands(Section, frozen=True, kw_only=True):
@@ -334,19 +371,25 @@ class Commands(Section, frozen=True, kw_only=True):
     per_day: Annotated[int, Meta(ge=1, le=1_000_000, description="calls in 24 hours, 1 to 1000000")] = 500
 
 
-class Settings(Section, frozen=True, kw_only=True):
-    """Everything that was configured."""
+class ApiSettings(Section, frozen=True, kw_only=True):
+    """What the API needs, alone or not."""
 
     account: Account = Account()
     auth: Auth = Auth()
     commands: Commands = Commands()
     database: Database
-    pbx: tuple[Pbx, ...]
     http: Http = Http()
     log: Log = Log()
-    spool: Spool = Spool()
+    oidc: Oidc = Oidc()
     recordings: Recordings = Recordings()
     webhooks: Webhooks = Webhooks()
+
+
+class Settings(ApiSettings, frozen=True, kw_only=True):
+    """Everything that was configured."""
+
+    pbx: tuple[Pbx, ...]
+    spool: Spool = Spool()
 
     @property
     def region(self) -> str | None:
@@ -362,6 +405,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "database": Database,
     "http": Http,
     "log": Log,
+    "oidc": Oidc,
     "pbx": Pbx,
     "recordings": Recordings,
     "spool": Spool,
@@ -370,6 +414,7 @@ _SECTIONS: dict[str, type[Section]] = {
 _FILE_KEYS = {
     ("database", "url_file"): "url",
     ("auth", "secret_file"): "secret",
+    ("oidc", "client_secret_file"): "client_secret",
     ("pbx", "secret_file"): "secret",
     ("pbx", "ari_secret_file"): "ari_secret",
     ("pbx", "control_secret_file"): "control_secret",
@@ -389,6 +434,8 @@ _VARIABLES = {  # beside these, for the nth [[pbx]]: TRUNKLINE_PBX_<n>_[ARI_|CON
     "TRUNKLINE_HTTP_PORT": ("http", "port"),
     "TRUNKLINE_LOG_FORMAT": ("log", "format"),
     "TRUNKLINE_LOG_LEVEL": ("log", "level"),
+    "TRUNKLINE_OIDC_CLIENT_SECRET": ("oidc", "client_secret"),
+    "TRUNKLINE_OIDC_CLIENT_SECRET_FILE": ("oidc", "client_secret_file"),
     "TRUNKLINE_RECORDINGS_ACCESS_KEY": ("recordings", "access_key"),
     "TRUNKLINE_RECORDINGS_ACCESS_KEY_FILE": ("recordings", "access_key_file"),
     "TRUNKLINE_RECORDINGS_BUCKET": ("recordings", "bucket"),
@@ -417,9 +464,13 @@ def load_database(file: str | None = None, environ: Mapping[str, str] = os.envir
     return database
 
 
-def load_sections(
-    file: str | None, names: Sequence[str], environ: Mapping[str, str] = os.environ
-) -> dict[str, Section]:
+def load_api(file: str | None = None, environ: Mapping[str, str] = os.environ) -> ApiSettings:
+    """Read what the API alone needs: no PBX, no spool; the environment alone will do. Raises ConfigError."""
+    sections: dict[str, Any] = load_sections(file, ApiSettings.__struct_fields__, environ)
+    return ApiSettings(**sections)
+
+
+def load_sections(file: str | None, names: Sequence[str], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Read only some sections, [database] among them, by name. Raises ConfigError."""
     path = locate(file, environ)
     from_environment = any(
@@ -429,7 +480,9 @@ def load_sections(
     reader = Reader(path.parent, _FILE_KEYS)
     tables = _tables(raw, reader)
     _override(tables, environ)
-    found = {name: reader.section(name, _SECTIONS[name], tables.get(name, {})) for name in names}
+    found: dict[str, Any] = {name: reader.section(name, _SECTIONS[name], tables.get(name, {})) for name in names}
+    if "http" in names:
+        _refuse_open_door(found["http"], found.get("auth"), tables.get("http", {}), reader)
     if reader.problems:
         raise ConfigError(str(path), reader.problems)
     return {name: section for name, section in found.items() if section is not None}
@@ -525,6 +578,29 @@ def _refuse_twins(pbxs: tuple[Pbx | None, ...], reader: Reader) -> None:
             first = seen.setdefault((pbx.host.lower(), pbx.ami_port), n)
             if first != n:
                 reader.problems.append(f"pbx[{n}].host: is the same PBX as pbx[{first}]; allowed: each PBX once")
+
+
+def _no_networks(key: str, texts: Sequence[str]) -> list[str]:
+    """What is wrong with a list of networks."""
+    problems = []
+    for text in texts:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            allowed = 'allowed: a network such as "10.0.0.0/8" or "fd00::/8", no bits set behind its length'
+            problems.append(f"{key}: {text!r} is no network; {allowed}")
+    return problems
+
+
+def _safe_url(text: str) -> bool:
+    """Whether it is https, or http of this machine; with nothing behind its path."""
+    try:
+        url = urlsplit(text)
+        _ = url.port  # parsed when asked for
+    except ValueError:
+        return False
+    safe = url.scheme == "https" or (url.scheme == "http" and _loopback(url.hostname or ""))
+    return safe and bool(url.hostname) and not url.query and not url.fragment and "@" not in text
 
 
 def _bare_url(text: str) -> bool:

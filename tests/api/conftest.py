@@ -13,7 +13,9 @@ from served import ACCOUNT, Away, Serve, Served, insert_calls
 
 from trunkline.api import Access, Commands, Link, create_app, listening
 from trunkline.api.state import STATE
+from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.embedded.postgres import Postgres
+from trunkline.identity.oidc import Issuer
 from trunkline.metrics import Metrics
 from trunkline.store.pool import Pool, open_pool
 
@@ -92,6 +94,8 @@ async def serve() -> AsyncIterator[Serve]:
             keys: Sequence[str] = (),
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
+            webhooks: WebhookClient | None = None,
+            oidc: Issuer | None = None,
             region: str | None = None,
             commands: Commands | None = None,
             **access: Any,
@@ -107,6 +111,8 @@ async def serve() -> AsyncIterator[Serve]:
                 head=head,
                 links=links,
                 metrics=metrics,
+                webhooks=webhooks,
+                oidc=oidc,
                 region=region,
                 commands=commands,
             )

@@ -41,6 +41,13 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
     )
     user_id = await add_user(pool, account_id, "AGENT", email=f"{word}@example.com")
     key_id, _ = await add_key(pool, account_id, ["calls:read"], name=word)
+    identity_id = await pool.fetchval(
+        """INSERT INTO user_identity (account_id, user_id, issuer, subject)
+           VALUES ($1, $2, 'https://id', $3) RETURNING id""",
+        account_id,
+        user_id,
+        word,
+    )
     await pool.execute(
         "INSERT INTO audit (account_id, actor, action, subject, detail) VALUES ($1, 'cli:x', 'user.created', $2, $2)",
         account_id,
@@ -107,6 +114,7 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
             "recordings": recording_id,
             "users": user_id,
             "api-keys": key_id,
+            "identities": identity_id,
             "webhooks": webhook_id,
             "deliveries": delivery_id,
             "commands": command_id,

@@ -9,9 +9,10 @@ import pytest
 import pytest_asyncio
 from people import add_key, add_user, bearer, log_in
 from prometheus_client.parser import text_string_to_metric_families
-from served import Serve, Served
+from served import ACCOUNT, Serve, Served
 
 from trunkline.identity import known
+from trunkline.identity.upkeep import Upkeep
 from trunkline.store.pool import Pool
 
 pytestmark = pytest.mark.asyncio
@@ -280,6 +281,39 @@ async def test_the_audit_says_who_did_what(admin: Admin, pool: Pool, account_id:
     assert walked == page["items"]
     for bad in ("x", "é", "AAAA", "~" * 32):
         assert (await admin("GET", f"/api/v1/audit?cursor={bad}"))[1]["code"] == "bad_cursor"
+
+    async def those(query: str) -> list[str]:
+        status, found = await admin("GET", f"/api/v1/audit?sort=at&{query}")
+        assert status == 200, found
+        return [entry["action"] for entry in found["items"]]
+
+    assert await those(f"subject=user:{user['id']}") == ["user.created", "user.changed", "user.deleted"]
+    assert await those(f"subject=user:{user['id']}&action=user.changed") == ["user.changed"]
+    assert await those(f"actor={page['items'][0]['actor']}") == ["user.deleted"]
+    assert await those(f"since={page['items'][1]['at']}") == ["api_key.revoked", "user.deleted"]
+    assert await those(f"until={page['items'][4]['at']}") == ["session.opened"]
+    assert await those("actor=nobody%27%20OR%201%3D1") == []
+    _, part = await admin("GET", "/api/v1/audit?limit=1&action=user.created")
+    assert part["nextCursor"] is None
+    _, part = await admin("GET", "/api/v1/audit?limit=1")
+    status, problem = await admin("GET", f"/api/v1/audit?limit=1&action=user.created&cursor={part['nextCursor']}")
+    assert (status, problem["code"]) == (400, "bad_cursor")
+    for query in ("since=2026-02-01&until=2026-01-01", "since=yesterday", f"actor={'a' * 201}"):
+        assert (await admin("GET", f"/api/v1/audit?{query}"))[1]["code"] == "bad_parameter"
+
+
+async def test_the_audit_is_kept_for_so_long_and_no_longer(pool: Pool, account_id: UUID) -> None:
+    other = await pool.fetchval("INSERT INTO account (name) VALUES ('other') RETURNING id")
+    for of, days in ((account_id, 0), (account_id, 399), (account_id, 401), (other, 401)):
+        await pool.execute(
+            """INSERT INTO audit (account_id, actor, action, subject, at)
+               VALUES ($1, 'x', 'y', 'z', now() - $2::interval)""",
+            of,
+            timedelta(days=days),
+        )
+    await Upkeep(pool, ACCOUNT, 400).look()
+    rows = await pool.fetch("SELECT account_id, extract(day FROM now() - at)::int FROM audit ORDER BY at")
+    assert [tuple(row) for row in rows] == [(other, 401), (account_id, 399), (account_id, 0)]
 
 
 async def test_nobody_asks_more_often_than_he_may(serve: Serve, pool: Pool, account_id: UUID) -> None:

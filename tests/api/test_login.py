@@ -16,7 +16,7 @@ from served import Serve, Served
 from structlog.testing import capture_logs
 
 from trunkline.api import sessions
-from trunkline.api.state import TRIES_OF_ADDRESS
+from trunkline.api.sessions import TRIES_OF_ADDRESS
 from trunkline.identity import known, passwords, tokens
 from trunkline.identity.keys import make_refresh_token
 from trunkline.identity.passwords import Passwords, hash_password

@@ -31,6 +31,10 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("GET", "/readyz"): OPEN,
     ("GET", "/metrics"): ("metrics:read", {A, S}),
     ("GET", "/api/openapi.json"): OPEN,
+    ("GET", "/api/docs"): OPEN,
+    ("GET", "/api/docs/start.js"): OPEN,
+    ("GET", "/api/docs/swagger-ui.css"): OPEN,
+    ("GET", "/api/docs/swagger-ui-bundle.js"): OPEN,
     ("GET", "/api/v1/calls"): ("calls:read", ALL),
     ("GET", "/api/v1/calls/{id}"): ("calls:read", ALL),
     ("PATCH", "/api/v1/calls/{id}"): ("calls:write", {A, S, G}),
@@ -85,6 +89,12 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/auth/logout-everywhere"): KNOWN,
     ("GET", "/api/v1/auth/me"): KNOWN,
     ("POST", "/api/v1/auth/password"): KNOWN,
+    ("GET", "/api/v1/auth/methods"): OPEN,
+    ("GET", "/api/v1/auth/oidc/login"): OPEN,
+    ("GET", "/api/v1/auth/oidc/callback"): OPEN,
+    ("GET", "/api/v1/users/{id}/identities"): (ADMIN, {A}),
+    ("POST", "/api/v1/users/{id}/identities"): (ADMIN, {A}),
+    ("DELETE", "/api/v1/users/{id}/identities/{identityId}"): (ADMIN, {A}),
     ("GET", "/api/v1/users"): (ADMIN, {A}),
     ("POST", "/api/v1/users"): (ADMIN, {A}),
     ("GET", "/api/v1/users/{id}"): (ADMIN, {A}),
@@ -99,6 +109,7 @@ EXPECTED: dict[tuple[str, str], Any] = {
 # What a route asks for before it looks at the id; else an empty body is refused behind it.
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/leads/{id}/merge"): {"leadId": str(uuid4())},
+    ("POST", "/api/v1/users/{id}/identities"): {"issuer": "https://id", "subject": "another"},
     ("POST", "/api/v1/agents/{ext}/login"): {"queue": "support"},
     ("POST", "/api/v1/agents/{ext}/logout"): {"queue": "support"},
 }
@@ -249,6 +260,7 @@ async def everything_of(pool: Pool, belongings: Belongings) -> list[str]:
     rows = []
     for table in (
         "app_user",
+        "user_identity",
         "api_key",
         "call",
         "call_recording",
@@ -270,7 +282,13 @@ async def everything_of(pool: Pool, belongings: Belongings) -> list[str]:
 
 @pytest.mark.parametrize(
     "route",
-    [route for route in ROUTES if route.method == "GET" and "{" not in route.path and not route.path.endswith("/ws")],
+    [
+        route
+        for route in ROUTES
+        if route.method == "GET"
+        and "{" not in route.path
+        and not route.path.endswith(("/ws", "/oidc/login", "/oidc/callback"))
+    ],
     ids=lambda route: route.path,
 )
 async def test_lists_hold_nothing_of_another_account(guarded: Served, foreign: Belongings, route: Route) -> None:

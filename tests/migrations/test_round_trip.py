@@ -91,6 +91,10 @@ LIVED_IN = (
     """INSERT INTO refresh_token (digest, account_id, user_id, family, expires_at, rotated_at, address)
        SELECT sha256(id::text::bytea), account_id, id, gen_random_uuid(), now(), now(), '192.0.2.1' FROM app_user""",
     "INSERT INTO auth_secret (account_id, secret) SELECT id, 'secret' FROM account",
+    """INSERT INTO user_identity (account_id, user_id, issuer, subject, last_login_at)
+       SELECT account_id, id, 'https://id.example.com', id, now() FROM app_user""",
+    """INSERT INTO login_try (account_id, subject, made, locked_until)
+       SELECT id, 'address:192.0.2.1', 50, now() FROM account""",
     "UPDATE lead SET external_id = 'crm-' || id WHERE id::text < '8'",
     """INSERT INTO lead_phone (account_id, lead_id, position, number, e164, lead_created_at)
        SELECT account_id, id, n, '030 ' || n, '+4930' || n, created_at FROM lead, generate_series(1, 2) AS n

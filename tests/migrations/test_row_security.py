@@ -42,6 +42,7 @@ ROWS = {
     "webhook": "(account_id, url, secret) SELECT $1, 'https://example.com', 'whsec_a'",
     "auth_secret": "(account_id, secret) SELECT $1, 'secret'",
     "kept_answer": "(account_id, digest, fingerprint, status, body) SELECT $1, 'a', 'b', 201, ''",
+    "login_try": "(account_id, subject, made) SELECT $1, 'address:192.0.2.1', 1",
     "audit": "(account_id, actor, action, subject) SELECT $1, 'x', 'y', 'z'",
     # Those that hang on another table's row of the same account.
     "message": "(account_id, conversation_id, direction) SELECT $1, id, 'inbound' FROM conversation"
@@ -66,6 +67,8 @@ ROWS = {
     " WHERE account_id = $1",
     "agent": "(account_id, integration_id, extension, status, status_since) SELECT $1, id, '1', 'available', now()"
     " FROM integration WHERE account_id = $1",
+    "user_identity": "(account_id, user_id, issuer, subject)"
+    " SELECT $1, id, 'https://id.example.com', 'a' FROM app_user WHERE account_id = $1",
     "refresh_token": "(account_id, digest, user_id, family, expires_at)"
     " SELECT $1, sha256(id::text::bytea), id, gen_random_uuid(), now() FROM app_user WHERE account_id = $1",
 }

@@ -14,7 +14,8 @@ import pytest_asyncio
 
 from trunkline.calls.record import Direction, Status
 from trunkline.crm.matching import select_leads_by_number
-from trunkline.store import api_keys, audit, leads, queries, recordings, sessions
+from trunkline.store import api_keys, leads, queries, recordings, sessions
+from trunkline.store.audit import AUDIT
 from trunkline.store.kept_answers import Asked, select_kept
 from trunkline.store.keyset import Sort, select_page
 from trunkline.store.pool import Pool, open_pool
@@ -139,8 +140,15 @@ async def _session(api: Any, pool: Pool, own: UUID) -> None:
 
 
 async def _audit(api: Any, pool: Pool, own: UUID) -> None:
-    newest = await pool.fetchval("SELECT now() + interval '1 s'")
-    assert len(await audit.select_audit(api, own, (newest, UUID(int=0)), 50)) == 50
+    listing = AUDIT
+    first = await select_page(
+        api, listing, ("audit.account_id = $1",), (own,), sort=listing.default, after=None, limit=50
+    )
+    assert len(first.rows) == 50
+    second = await select_page(
+        api, listing, ("audit.account_id = $1",), (own,), sort=listing.default, after=first.end, limit=50
+    )
+    assert len(second.rows) == 50
 
 
 async def _lead(api: Any, pool: Pool, own: UUID) -> None:

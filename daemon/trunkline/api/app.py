@@ -14,6 +14,7 @@ from trunkline.api.routes import OPEN, ROUTES
 from trunkline.api.state import OPEN_HERE, STATE, Access, Commands, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
+from trunkline.identity.oidc import Issuer
 from trunkline.metrics import Metrics
 from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool
@@ -31,6 +32,7 @@ def create_app(
     objects: ObjectStore | None = None,
     enqueue: EnqueueRecordings | None = None,
     webhooks: WebhookClient | None = None,
+    oidc: Issuer | None = None,
     region: str | None = None,
     commands: Commands | None = None,
 ) -> web.Application:
@@ -41,6 +43,7 @@ def create_app(
     `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
     `webhooks`: what tests receivers; None: one that reaches public addresses over https. `region`: the ISO 3166 country
     of numbers that are written without one. `commands`: what may be commanded; None: nothing that leads outside.
+    `oidc`: an issuer where users log in; None: by passwords only.
     `pool` should be of `open_pool(account=...)`, which sees no other account. The database need not be there yet.
     """
     app = web.Application(middlewares=[edge], client_max_size=MAX_BODY)
@@ -56,6 +59,7 @@ def create_app(
         objects=objects,
         enqueue=enqueue,
         webhooks=webhooks or WebhookClient(Destinations()),
+        oidc=oidc,
         region=region,
         commands=commands or Commands(),
         document=render_openapi(ROUTES),

@@ -66,6 +66,7 @@ class Route:
     the version), whatever changes it knows If-Match (check_version). sparse: takes `fields`, those of its answer.
     repeats: what becomes of a POST that comes again under its Idempotency-Key; every POST has to say so.
     secret: its answer holds one, so it is not compressed: an attacker's guess beside it would show in the length.
+    lenient: passes over query parameters that it does not know.
     """
 
     method: str
@@ -86,6 +87,7 @@ class Route:
     sparse: bool = False
     repeats: Repeats | None = None
     secret: bool = False
+    lenient: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what was forgotten. Raises ValueError."""
@@ -170,7 +172,7 @@ class _Server:
         route = self._route
         if self._needs is not None:
             check_scope(request, self._needs)
-        request[QUERY] = read_query(request, self._several)
+        request[QUERY] = read_query(request, self._several, lenient=route.lenient)
         if route.sparse and "fields" in request[QUERY]:
             request[FIELDS] = read_fields(request[QUERY]["fields"], self._fields)
         refuse_conditions(request, versioned=route.versioned, repeats=route.repeats)

@@ -1,7 +1,7 @@
 """What the routes say of themselves: the OpenAPI document, and the index page for who wanders by."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from trunkline.api.change import IDEMPOTENCY_KEY, LONGEST_KEY, REPLAYED, Repeats
 from trunkline.api.contract import Answer, Parameter, Route, resource_of
+from trunkline.api.examples import ANSWERED, SENT
 from trunkline.api.problem import CONTENT_TYPE, EVERYWHERE, PROBLEMS
 from trunkline.api.state import STATE, json_response
 
@@ -111,7 +112,7 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
         operation["security"] = []
     if route.body is not None:
         media = ["application/json", *(["application/merge-patch+json"] if route.method == "PATCH" else [])]
-        content = {one: {"schema": of[repr(route.body)]} for one in media}
+        content = {one: {"schema": of[repr(route.body)], **_example(SENT, route.body)} for one in media}
         operation["requestBody"] = {"required": True, "content": content}
     elif route.takes is not None:
         operation["requestBody"] = {"required": True, "content": {route.takes: {}}}
@@ -157,10 +158,14 @@ def _content(route: Route, answer: Answer, of: dict[str, Any]) -> dict[str, Any]
     if answer.type is not None:
         whole = of[repr(answer.type)]
         schema = {"anyOf": [whole, _sparse(answer, whole, of)]} if route.sparse and answer.status < 300 else whole
-        return {"content": {answer.content_type: {"schema": schema}}}
+        return {"content": {answer.content_type: {"schema": schema, **_example(ANSWERED, answer.type)}}}
     if answer.status in (200, 206):
         return {"content": {answer.content_type: {"schema": {"type": "string"}}}}
     return {}
+
+
+def _example(examples: Mapping[Any, Any], type_: Any) -> dict[str, Any]:
+    return {"example": examples[type_]} if type_ in examples else {}
 
 
 _IDS: Final = frozenset({"id", "deliveryId"})
@@ -216,5 +221,6 @@ def render_index(routes: Iterable[Route]) -> bytes:
         asked = ", ".join(parameter.name for parameter in route.every_parameter if parameter.name != "pretty")
         names = f" ({html.escape(asked)})" if asked else ""
         lines.append(f"<li><code>{route.method}</code> {shown}{names}: {html.escape(route.about)}</li>")
-    page = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>trunkline</title>\n<h1>trunkline</h1>\n<ul>\n'
+    page = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>trunkline</title>\n<h1>trunkline</h1>\n'
+    page += '<p>To read and to try: <a href="/api/docs">/api/docs</a></p>\n<ul>\n'
     return (page + "\n".join(lines) + "\n</ul>\n</html>\n").encode()

@@ -114,7 +114,3 @@ class AuditPage(msgspec.Struct, rename="camel", frozen=True):
 
     items: list[AuditEntry]
     next_cursor: str | None  # what ?cursor= takes for the page behind this one; null: this is the last
-
-
-MAX_AUDIT: Final = 200
-DEFAULT_AUDIT: Final = 50

@@ -1,14 +1,15 @@
 """The routes of users, keys, sessions and the audit; those of admins need the scope that nobody else has."""
 
-from typing import Annotated, Final, Literal
-
-from msgspec import Meta
+from typing import Final, Literal
 
 from trunkline.api import identity_forms as forms
 from trunkline.api import sessions, users
+from trunkline.api.audit import AUDIT_FILTERS, list_audit
 from trunkline.api.change import Repeats
 from trunkline.api.contract import Answer, Parameter, Route
+from trunkline.api.listing import listing_parameters
 from trunkline.identity.scopes import ADMIN, ANYBODY
+from trunkline.store.audit import AUDIT
 from trunkline.store.users import User
 
 _PRETTY: Final = Parameter(name="pretty", about="1: indented, for human eyes.", type=Literal["0", "1"])
@@ -184,19 +185,11 @@ IDENTITY_ROUTES: Final = (
     Route(
         method="GET",
         path="/api/v1/audit",
-        handler=users.list_audit,
+        handler=list_audit,
         about="Who changed users, keys and webhooks, who logged in; the newest first.",
         tag="audit",
         scope=ADMIN,
-        parameters=(
-            Parameter(
-                name="limit",
-                about=f"How many to a page, {forms.DEFAULT_AUDIT} unless told.",
-                type=Annotated[int, Meta(ge=1, le=forms.MAX_AUDIT)],
-            ),
-            Parameter(name="cursor", about="nextCursor of the page before."),
-            _PRETTY,
-        ),
+        parameters=(*AUDIT_FILTERS, *listing_parameters(AUDIT), _PRETTY),
         answers=(Answer(about="A page.", type=forms.AuditPage),),
         problems=("bad_cursor",),
     ),

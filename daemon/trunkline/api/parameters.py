@@ -38,14 +38,16 @@ class CallsQuery(NamedTuple):
     legs: bool
 
 
-def read_query(request: web.Request, allowed: Mapping[str, bool]) -> dict[str, list[str]]:
+def read_query(request: web.Request, allowed: Mapping[str, bool], *, lenient: bool = False) -> dict[str, list[str]]:
     """Return the query's values by name.
 
     allowed: the parameters' names, and whether several values may be given, a,b or repeated; several are parted here.
-    Raises Problem for unknown names, empty values and doubled parameters.
+    lenient: others are passed over. Raises Problem for unknown names, empty values and doubled parameters.
     """
     found: dict[str, list[str]] = {}
     for name, value in request.query.items():
+        if name not in allowed and lenient:
+            continue
         if name not in allowed:
             raise Problem(
                 "unknown_parameter",
@@ -205,7 +207,7 @@ def _integer(name: str, found: dict[str, list[str]], least: int, most: int) -> i
 
 
 def read_id(request: web.Request, name: str = "id") -> UUID | None:
-    """The path's id; None where it is none as we write them: UUID() also reads braces, urn:uuid: and no hyphens."""
+    """An id of the path; None where it is none as we write them: UUID() also reads braces, urn:uuid: and no hyphens."""
     text = request.match_info[name]
     try:
         found = UUID(text)

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from aiohttp import hdrs, web
 
+from trunkline.api.address import address_of
 from trunkline.api.contract import QUERY
 from trunkline.api.guard import actor
 from trunkline.api.parameters import read_id, shortened
@@ -180,7 +181,7 @@ async def erase(request: web.Request) -> web.Response:
             state.enqueue,
             actor=who,
             detail=detail,
-            address=request.remote,
+            address=address_of(request),
             request_id=request[REQUEST_ID],
         ):
             raise Problem("legal_hold", "This recording is under legal hold; DELETE …/hold first.")
@@ -220,7 +221,7 @@ async def _note(
         recording_id,
         action,
         actor=actor(request),
-        address=request.remote,
+        address=address_of(request),
         request_id=request[REQUEST_ID],
         detail=detail,
     )

@@ -9,8 +9,10 @@ from msgspec import Meta
 from trunkline.api import calls, document, health, live, recordings
 from trunkline.api.command_routes import COMMANDS
 from trunkline.api.contract import Answer, Parameter, Route
+from trunkline.api.docs_page import DOCS_ROUTES
 from trunkline.api.identity_routes import IDENTITY_ROUTES
 from trunkline.api.lead_routes import LEAD_ROUTES
+from trunkline.api.oidc_routes import OIDC_ROUTES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
 from trunkline.api.queue_routes import QUEUE_ROUTES
 from trunkline.api.webhook_routes import WEBHOOKS
@@ -197,6 +199,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *LEAD_ROUTES,
     *COMMANDS,
     *IDENTITY_ROUTES,
+    *OIDC_ROUTES,
     *WEBHOOKS,
     *QUEUE_ROUTES,
     Route(
@@ -281,6 +284,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         parameters=(_PRETTY,),
         answers=(Answer(about="OpenAPI 3.1.", type=dict[str, msgspec.Raw]),),
     ),
+    *DOCS_ROUTES,
     Route(
         method="GET",
         path="/",

@@ -52,8 +52,8 @@ class _Connection(web.RequestHandler):
 
 
 @asynccontextmanager
-async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
-    """Serve `app` within the block; gives the URL. Port 0 is any free one.
+async def listening(app: web.Application, host: str, port: int, *, reuse_port: bool = False) -> AsyncIterator[str]:
+    """Serve `app` within the block; gives the URL. Port 0 is any free one; reuse_port: others may listen there too.
 
     Raises OSError when the port is taken, ValueError when the app lets anybody in and the host is not loopback.
     """
@@ -79,7 +79,7 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
                 lingering_time=LINGER_S,
             )
 
-        listener = await loop.create_server(connection, host, port, backlog=_BACKLOG)
+        listener = await loop.create_server(connection, host, port, backlog=_BACKLOG, reuse_port=reuse_port)
         try:
             bound: int = listener.sockets[0].getsockname()[1]
             yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
@@ -90,13 +90,18 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
 
 
 async def serve(
-    app: web.Application, host: str, port: int, started: Callable[[str], object] = lambda url: None
+    app: web.Application,
+    host: str,
+    port: int,
+    started: Callable[[str], object] = lambda url: None,
+    *,
+    reuse_port: bool = False,
 ) -> None:
     """Serve until cancelled; then requests under way are answered, within GRACE_S.
 
     `started` is called once with the URL, on this thread. Raises as `listening`.
     """
-    async with listening(app, host, port) as url:
+    async with listening(app, host, port, reuse_port=reuse_port) as url:
         log.info("http.listening", url=url, guarded=app[STATE].guard.guarded)
         started(url)
         await asyncio.Event().wait()

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 import structlog
 from aiohttp import web
 
+from trunkline.api.address import address_of, counted_as
 from trunkline.api.contract import BODY
 from trunkline.api.guard import CALLER, Caller, check_origin, is_local
 from trunkline.api.identity_forms import ChangePassword, Login, Me, Session
@@ -19,12 +21,17 @@ from trunkline.identity.keys import digest_of, make_refresh_token
 from trunkline.identity.passwords import needs_rehash
 from trunkline.identity.tokens import LIFETIME_S, Claims
 from trunkline.store.audit import By
+from trunkline.store.login_tries import Limit, begin_try, forget_tries, of_email, take_back_try
 from trunkline.store.sessions import REFRESH_DAYS, close_all_sessions, close_session, open_session, rotate
-from trunkline.store.users import begin_login, end_login, select_user, update_user
+from trunkline.store.users import LOCKED_S, MOST_TRIES, begin_login, end_login, select_user, update_user
 
 COOKIE: Final = "tl_refresh"
 REFRESH_PATH: Final = "/api/v1/auth/refresh"
 _NOT_KEPT: Final = {"Cache-Control": "no-store"}
+TRIES_OF_ADDRESS: Final = 50  # wrong passwords from one address, before none is looked at for LOCKED_S
+_LOCK: Final = timedelta(seconds=LOCKED_S)
+OF_ADDRESS: Final = Limit(TRIES_OF_ADDRESS, _LOCK, forget=_LOCK)
+OF_EMAIL: Final = Limit(MOST_TRIES, _LOCK)  # of nobody; a user's are in his row
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +126,23 @@ def by(request: web.Request, user_id: UUID | None = None) -> By:
         actor = "nobody" if user_id is None else f"user:{user_id}"
     else:
         actor, user_id = caller.actor, caller.user_id
-    return By(actor, request.remote, request[REQUEST_ID], user_id)
+    return By(actor, address_of(request), request[REQUEST_ID], user_id)
+
+
+async def begin_try_of_address(request: web.Request) -> float:
+    """Count a try to log in from where the request comes from. 0.0: it may be made; else in how many seconds."""
+    state = request.app[STATE]
+    return await begin_try(state.pool, await state.account_id(), _of_address(request), OF_ADDRESS)
+
+
+async def take_back_try_of_address(request: web.Request) -> None:
+    """It went well."""
+    state = request.app[STATE]
+    await take_back_try(state.pool, await state.account_id(), _of_address(request))
+
+
+def _of_address(request: web.Request) -> str:
+    return f"address:{counted_as(address_of(request))}"
 
 
 @contextmanager
@@ -146,27 +169,24 @@ async def _authenticate(
 
 
 async def _look_at(request: web.Request, state: State, account_id: UUID, email: str, password: str) -> tuple[UUID, int]:
-    address = request.remote or ""
-    locked_s = state.tries_of_address.begin(address)
+    locked_s = await begin_try_of_address(request)
     found = None
     if not locked_s:
         found = await begin_login(state.pool, account_id, by(request), email)
-        # Whoever is not there is locked out just as well, or that would tell.
-        locked_s = state.tries_of_nobody.begin(email) if found is None else found.locked_s
+        # Whoever is not there is locked out just as well, after the same work, or that would tell.
+        of_nobody = await begin_try(state.pool, account_id, of_email(email), OF_EMAIL)
+        locked_s = of_nobody if found is None else found.locked_s
     if locked_s:
         log.warning("login.locked", request_id=request[REQUEST_ID], known=found is not None)
-        raise Problem(
-            "login_locked",
-            "Too many wrong passwords. Wait as long as Retry-After says; an admin can set a new password meanwhile.",
-            headers={"Retry-After": str(math.ceil(locked_s))},
-        )
+        raise login_locked(locked_s)
     known = None if found is None or found.disabled else found.password_hash
     if not await state.passwords.verify(known, password) or found is None or known is None:
         log.info("login.refused", request_id=request[REQUEST_ID], known=found is not None)
         raise _login_refused()
     rehashed = await state.passwords.hash(password) if needs_rehash(known) else None
     await end_login(state.pool, account_id, found.id, known, rehashed)
-    state.tries_of_address.went_well(address)
+    await forget_tries(state.pool, account_id, of_email(email))
+    await take_back_try_of_address(request)
     return found.id, found.token_generation
 
 
@@ -176,6 +196,12 @@ async def _session(request: web.Request, state: State, claims: Claims, token: st
         raise _refresh_refused()
     access_token = await state.known.issue_token(claims)
     response = json_response(request, encode(Session(access_token=access_token, expires_in=LIFETIME_S, user=user)))
+    set_session(request, response, token)
+    return response
+
+
+def set_session(request: web.Request, response: web.StreamResponse, token: str) -> None:
+    """Give the browser the refresh token of a session."""
     response.set_cookie(
         COOKIE,
         token,
@@ -185,7 +211,15 @@ async def _session(request: web.Request, state: State, claims: Claims, token: st
         secure=not is_local(request),
         samesite="Strict",
     )
-    return response
+
+
+def login_locked(seconds: float) -> Problem:
+    """The problem of who has tried too often."""
+    return Problem(
+        "login_locked",
+        "Too many wrong passwords. Wait as long as Retry-After says; an admin can set a new password meanwhile.",
+        headers={"Retry-After": str(math.ceil(seconds))},
+    )
 
 
 def _without_cookie(request: web.Request) -> web.Response:

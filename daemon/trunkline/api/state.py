@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, NamedTuple
+from ipaddress import IPv4Network, IPv6Network
+from typing import NamedTuple
 from uuid import UUID
 
 from aiohttp import web
@@ -15,7 +16,8 @@ from trunkline.api.representation import json_response
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.identity.destinations import Destinations
 from trunkline.identity.known import Known
-from trunkline.identity.limits import Buckets, Tries
+from trunkline.identity.limits import Buckets
+from trunkline.identity.oidc import Issuer
 from trunkline.identity.passwords import Passwords
 from trunkline.metrics import Metrics
 from trunkline.recordings.objects import ObjectStore
@@ -23,7 +25,6 @@ from trunkline.store.commands import DONE, Limits
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings
-from trunkline.store.users import LOCKED_S, MOST_TRIES
 
 __all__ = [
     "DEADLINE",
@@ -31,14 +32,11 @@ __all__ = [
     "OPEN_HERE",
     "REQUEST_ID",
     "STATE",
-    "TRIES_OF_ADDRESS",
     "Access",
     "Link",
     "State",
     "json_response",
 ]
-
-TRIES_OF_ADDRESS: Final = 50  # wrong passwords from one address, before none is looked at for LOCKED_S
 
 
 class Link(NamedTuple):
@@ -59,6 +57,7 @@ class Access(NamedTuple):
         str
     ] = ()  # of other sites whose pages may ask and open WebSockets; no cookie goes with what they ask
     rate_limit: float = 0.0  # requests a second of each caller; 0: no limit
+    trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()  # whose X-Forwarded-For is believed
 
 
 class Commands(NamedTuple):
@@ -89,6 +88,7 @@ class State:
         objects: ObjectStore | None,
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookClient,
+        oidc: Issuer | None,
         region: str | None,
         commands: Commands,
         document: bytes,
@@ -102,9 +102,6 @@ class State:
         self.guard = Guard(access.keys, open_routes, known, required=access.required, buckets=buckets)
         self.known = known
         self.passwords = Passwords()
-        # Beside those of each user, which are in the database: what comes from one address, and for nobody's email.
-        self.tries_of_address = Tries(TRIES_OF_ADDRESS, LOCKED_S, forget_s=LOCKED_S)
-        self.tries_of_nobody = Tries(MOST_TRIES, LOCKED_S)
         self.metrics = metrics
         self.longest_bodies = longest_bodies  # by method and path
         self.head = head  # the newest migration; None: not checked
@@ -112,11 +109,13 @@ class State:
         self.objects = objects  # where recordings are; None: not configured
         self.enqueue = enqueue  # has recordings worked on
         self.webhooks = webhooks  # posts to receivers
+        self.oidc = oidc  # where users may log in; None: nowhere else
         self.region = region  # the country of numbers that are written without one
         self.commands = commands
         self.answers = Answers()
         self.document = document  # OpenAPI
         self.index = index  # the page at /
+        self.trusted_proxies = tuple(access.trusted_proxies)
         self.origins = frozenset(access.origins)  # of other sites' pages that are let in
         # Whoever asks first is answered first: the pool's own line lets newcomers past those who wait. One connection
         # is the feed's.

@@ -1,9 +1,5 @@
-"""`/api/v1/users`, `/api/v1/api-keys` and `/api/v1/audit`: what admins do."""
+"""`/api/v1/users` and `/api/v1/api-keys`: what admins do."""
 
-import binascii
-import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -11,19 +7,16 @@ from aiohttp import web
 from msgspec import UNSET, structs
 
 from trunkline.api.change import afterwards, changing, check_version
-from trunkline.api.contract import BODY, QUERY
+from trunkline.api.contract import BODY
 from trunkline.api.identity_forms import (
-    DEFAULT_AUDIT,
-    MAX_AUDIT,
     ApiKeyList,
-    AuditPage,
     ChangedUser,
     MadeApiKey,
     NewApiKey,
     NewUser,
     UserList,
 )
-from trunkline.api.parameters import read_id, read_limit
+from trunkline.api.parameters import read_id
 from trunkline.api.problem import Problem
 from trunkline.api.representation import version_of
 from trunkline.api.sessions import by, place
@@ -31,7 +24,6 @@ from trunkline.api.state import STATE, State, json_response
 from trunkline.calls.record import encode
 from trunkline.identity.keys import make_key
 from trunkline.store.api_keys import insert_key, revoke_key, select_keys
-from trunkline.store.audit import select_audit
 from trunkline.store.pool import Connection
 from trunkline.store.users import (
     Refusal,
@@ -44,10 +36,6 @@ from trunkline.store.users import (
     update_user,
 )
 
-_PLACE: Final = struct.Struct(">q16s")  # microseconds since 1970, id
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_NEWEST: Final = (datetime(9999, 12, 31, tzinfo=UTC), UUID(int=0))
 _NOT_KEPT: Final = {"Cache-Control": "no-store"}
 
 
@@ -152,20 +140,6 @@ async def remove_api_key(request: web.Request) -> web.Response:
     return web.Response(status=204, headers=_NOT_KEPT)
 
 
-async def list_audit(request: web.Request) -> web.Response:
-    """Who changed what, the newest first."""
-    state, asked = request.app[STATE], request[QUERY]
-    limit = read_limit(asked, DEFAULT_AUDIT, MAX_AUDIT)
-    before = _place(asked["cursor"][0]) if "cursor" in asked else _NEWEST
-    found = await select_audit(state.pool, await state.account_id(), before, limit + 1)
-    following = None
-    if len(found) > limit:
-        found = found[:limit]
-        at_us = (found[-1].at - _EPOCH) // _MICROSECOND
-        following = urlsafe_b64encode(_PLACE.pack(at_us, found[-1].id.bytes)).decode()
-    return json_response(request, encode(AuditPage(found, following)))
-
-
 async def _lock(request: web.Request, connection: Connection, user_id: UUID) -> None:
     """Have the user to oneself, as the client knows him. Raises Problem."""
     user = await lock_user(connection, await request.app[STATE].account_id(), user_id)
@@ -176,18 +150,6 @@ async def _lock(request: web.Request, connection: Connection, user_id: UUID) -> 
 
 def _version(user: User) -> str:
     return version_of(user.email, user.name, user.role, user.extension, user.has_password, user.disabled_at)
-
-
-def _place(cursor: str) -> tuple[datetime, UUID]:
-    """Where a page begins. A made up one is harmless: every query names the account."""
-    try:
-        at_us, id_bytes = _PLACE.unpack(urlsafe_b64decode(cursor.encode("ascii")))
-        return _EPOCH + at_us * _MICROSECOND, UUID(bytes=id_bytes)
-    except (ValueError, binascii.Error, struct.error, OverflowError):
-        raise Problem(
-            "bad_cursor", "cursor: is not one of ours. Hand back nextCursor as it came, or leave it out.",
-            parameter="cursor",
-        ) from None  # fmt: skip
 
 
 async def _hash(state: State, password: str) -> str:

@@ -3,9 +3,12 @@
 import argparse
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 from trunkline import config, logs
 from trunkline.config_reading import ConfigError
+
+S = TypeVar("S", bound=config.ApiSettings)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -13,10 +16,14 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="settings (default: $TRUNKLINE_CONFIG, else trunkline.toml)")
 
 
-def with_settings(arguments: argparse.Namespace, work: Callable[[config.Settings], int]) -> int:
+def with_settings(
+    arguments: argparse.Namespace,
+    work: Callable[[S], int],
+    load: Callable[[str | None], S] = config.load,  # type: ignore[assignment]  # mypy: no default for a TypeVar
+) -> int:
     """What `work` returns; 2 when the settings are wrong, in themselves or for `work`, which raises ConfigError."""
     try:
-        settings = config.load(arguments.config)
+        settings = load(arguments.config)
         logs.configure(settings.log.level, settings.log.format)
         return work(settings)
     except ConfigError as error:

@@ -10,6 +10,7 @@ import trio
 from trunkline import app, config
 from trunkline.commands.configured import add_config, with_settings
 from trunkline.commands.failures import leaves
+from trunkline.serving import StartError
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ def _run(settings: config.Settings, *, migrate: bool) -> int:
     status = 0
     try:
         trio.run(until_signalled, settings, migrate)
-    except* app.StartError as errors:
+    except* StartError as errors:
         status = 1
         for failure in leaves(errors):
             log.error("daemon.cannot_start", detail=str(failure))

@@ -31,6 +31,7 @@ from trunkline.embedded.ports import NoPorts
 from trunkline.embedded.postgres import Postgres, PostgresError
 from trunkline.embedded.postgres_programs import NoPostgresError
 from trunkline.embedded.s3 import S3Error, S3Server
+from trunkline.serving import StartError
 
 HTTP_PORT = 8080
 BUCKET = "recordings"
@@ -64,7 +65,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         trio.run(_until_signalled, arguments, screen)
     except* (
-        CannotRun, ConfigError, app.StartError, PostgresError, NoPostgresError, AsteriskError, NoPorts, SipError,
+        CannotRun, ConfigError, StartError, PostgresError, NoPostgresError, AsteriskError, NoPorts, SipError,
         S3Error,
     ) as errors:  # fmt: skip
         status = 1

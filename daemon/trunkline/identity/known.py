@@ -1,9 +1,11 @@
 """Whose a key or a session is, remembered for a moment: no request costs a query, and a revocation soon bites."""
 
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from secrets import token_bytes
 from typing import Final, Generic, TypeVar
 from uuid import UUID
@@ -16,6 +18,7 @@ from trunkline.store.api_keys import ApiKey, note_key_used, select_key
 from trunkline.store.faults import of_the_server, summary
 from trunkline.store.pool import Pool
 from trunkline.store.sessions import SessionUser, select_secret, select_session
+from trunkline.threads import in_thread
 
 KNOWN_FOR_S: Final = 3.0
 _MOST: Final = 4096
@@ -79,18 +82,21 @@ class Known:
 
     async def read_token(self, token: str) -> Claims:
         """What an access token says. Raises BadToken, and as asyncpg does."""
-        return read(await self._signing(), await self._account_id(), token)
+        return read(await self.signing_secret(), await self._account_id(), token)
 
     async def issue_token(self, claims: Claims) -> str:
         """Make an access token. Raises as asyncpg does."""
-        return issue(await self._signing(), await self._account_id(), claims)
+        return issue(await self.signing_secret(), await self._account_id(), claims)
 
     def forget(self) -> None:
         """Ask anew: something was revoked here."""
         self._keys.forget()
         self._sessions.forget()
 
-    async def _signing(self) -> bytes:
+    async def signing_secret(self) -> bytes:
+        """What signs; the same in every process of the account. Raises as asyncpg does."""
+        if "jwt" not in sys.modules:  # who needs the secret needs that next: not on the event loop
+            await in_thread(import_module, "jwt")
         if self._secret is None:
             self._secret = await select_secret(self._pool, await self._account_id(), token_bytes(SECRET_BYTES))
         return self._secret

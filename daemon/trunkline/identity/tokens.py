@@ -7,8 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
-import jwt
-
 LIFETIME_S: Final = 900
 SECRET_BYTES: Final = 32
 _ISSUER: Final = "trunkline"
@@ -30,6 +28,8 @@ class BadToken(Exception):
 
 def issue(secret: bytes, account_id: UUID, claims: Claims, *, now: datetime | None = None) -> str:
     """Make a token, good for LIFETIME_S."""
+    import jwt  # here: with `cryptography`, which it takes where that is, it is 9 MB; Known has it loaded in a thread
+
     at = now or datetime.now(UTC)
     payload = {
         "iss": _ISSUER,
@@ -46,6 +46,8 @@ def issue(secret: bytes, account_id: UUID, claims: Claims, *, now: datetime | No
 
 def read(secret: bytes, account_id: UUID, token: str) -> Claims:
     """What a token says, if it is one of ours, of this account and in time. Raises BadToken."""
+    import jwt
+
     try:
         found: dict[str, Any] = jwt.decode(
             token,

@@ -1,11 +1,12 @@
 """The audit: who changed what of users, keys, webhooks, who logged in. Written in its transaction."""
 
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from trunkline.store.keyset import Listing, Order, Sort
 from trunkline.store.pool import Connection, Pool
 
 _INSERT: Final = """
@@ -13,13 +14,25 @@ INSERT INTO audit (account_id, actor, action, subject, address, request_id, deta
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
 
-_SELECT: Final = """
-SELECT id, actor, action, subject, at, address, request_id, detail
-FROM audit
-WHERE account_id = $1 AND (at, id) < ($2, $3)
-ORDER BY at DESC, id DESC
-LIMIT $4
+AUDIT: Final = Listing(
+    select="SELECT audit.id, actor, action, subject, audit.at, address, request_id, detail FROM audit",
+    table="audit",
+    orders={"at": Order("at", "timestamptz")},
+    default=Sort("at", descending=True),
+)
+
+# A page at a time, so that nobody waits long for what it locks.
+_PURGE: Final = """
+WITH over AS (
+    SELECT audit.id FROM audit JOIN account ON account.id = audit.account_id
+    WHERE account.name = $1 AND audit.at < now() - $2::interval
+    ORDER BY audit.at, audit.id LIMIT $3
+), gone AS (
+    DELETE FROM audit USING over WHERE audit.id = over.id RETURNING 1
+)
+SELECT count(*) FROM gone
 """
+_PAGE: Final = 5_000
 
 
 class By(NamedTuple):
@@ -51,9 +64,9 @@ async def insert_audit(
     await database.execute(_INSERT, account_id, by.actor, action, subject, by.address, by.request_id, detail)
 
 
-async def select_audit(
-    database: Connection | Pool, account_id: UUID, before: tuple[datetime, UUID], limit: int
-) -> list[AuditEntry]:
-    """At most `limit` entries of an account, the newest first, from before that place on."""
-    rows: list[Any] = await database.fetch(_SELECT, account_id, *before, limit)
-    return [AuditEntry(**row) for row in rows]
+async def purge_audit(database: Connection | Pool, account: str, kept: timedelta) -> int:
+    """Remove what is older; how many entries that were. For who writes calls: the API may not."""
+    count = 0
+    while gone := int(await database.fetchval(_PURGE, account, kept, _PAGE)):
+        count += gone
+    return count

@@ -5,7 +5,17 @@ Of a key or a refresh token only the SHA-256 is stored: both are 32 random bytes
 
 from typing import Final
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, PrimaryKeyConstraint, Table, UniqueConstraint
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.dialects.postgresql import UUID
 
 from trunkline.store.columns import (
@@ -51,6 +61,33 @@ refresh_token: Final = Table(
     instant("rotated_at"),  # when it was exchanged for the next one: seen again, it was stolen
     instant("revoked_at"),
     text_column("address"),  # of the client
+)
+
+# Who a user is elsewhere: the subject of an OpenID Connect issuer. He logs in there and is let in here.
+user_identity: Final = Table(
+    "user_identity",
+    metadata,
+    id_column(),
+    account_column(),
+    reference("user_id", "app_user", cascade=True, nullable=False),
+    word("issuer"),  # a URL
+    word("subject"),
+    now_column("created_at"),
+    instant("last_login_at"),
+    UniqueConstraint("account_id", "issuer", "subject"),
+    UniqueConstraint("user_id", "issuer"),
+)
+
+# Tries to log in beside those of each user (app_user.failed_logins), counted for all processes of the API together.
+login_try: Final = Table(
+    "login_try",
+    metadata,
+    Column("account_id", UUID(), ForeignKey("account.id", ondelete="CASCADE"), primary_key=True),
+    Column("subject", Text(), primary_key=True),  # "address:NETWORK", or "nobody:" and the SHA-256 of an email
+    Column("made", Integer(), nullable=False),
+    instant("locked_until"),
+    now_column("tried_at"),
+    Index("ix_login_try_account_id_tried_at", "account_id", "tried_at"),
 )
 
 # What signs access tokens where the settings name no secret.

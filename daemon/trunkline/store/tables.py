@@ -59,7 +59,15 @@ from trunkline.store.crm_tables import (
     media_file,
     message,
 )
-from trunkline.store.identity_tables import api_key, audit, auth_secret, kept_answer, refresh_token
+from trunkline.store.identity_tables import (
+    api_key,
+    audit,
+    auth_secret,
+    kept_answer,
+    login_try,
+    refresh_token,
+    user_identity,
+)
 from trunkline.store.queue_tables import agent, pbx_state, queue, queue_member
 from trunkline.store.webhook_tables import webhook, webhook_delivery
 
@@ -88,6 +96,7 @@ __all__ = [
     "lead",
     "lead_alias",
     "lead_phone",
+    "login_try",
     "media_file",
     "message",
     "metadata",
@@ -97,6 +106,7 @@ __all__ = [
     "recording_access",
     "recording_peaks",
     "refresh_token",
+    "user_identity",
     "webhook",
     "webhook_delivery",
 ]
