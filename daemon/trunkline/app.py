@@ -358,7 +358,7 @@ class _Pools:
 
 async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -> "RecordingService":
     """What stores the recordings of the PBXs in these directories; opened without needing database or storage."""
-    from trunkline.recordings.objects import ObjectStore
+    from trunkline.objects.s3 import ObjectStore
     from trunkline.recordings.service import Keeping, RecordingService
 
     kept = settings.recordings

@@ -25,7 +25,7 @@ from structlog.testing import capture_logs
 
 from trunkline.api import edge
 from trunkline.embedded.s3 import S3Server
-from trunkline.recordings.objects import CHUNK, ObjectStore
+from trunkline.objects.s3 import CHUNK, ObjectStore
 
 pytestmark = pytest.mark.asyncio
 

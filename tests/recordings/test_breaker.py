@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from house import House
 
+from trunkline.objects.faults import StoreFault
 from trunkline.recordings.breaker import Breaker
-from trunkline.recordings.faults import StoreFault
 
 pytestmark = pytest.mark.asyncio
 

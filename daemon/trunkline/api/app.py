@@ -13,7 +13,7 @@ from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.metrics import Metrics
-from trunkline.recordings.objects import ObjectStore
+from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool
 from trunkline.store.recordings import EnqueueRecordings
 

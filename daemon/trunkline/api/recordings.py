@@ -17,8 +17,8 @@ from trunkline.api.problem import Problem, bad_parameter
 from trunkline.api.ranges import read_range
 from trunkline.api.state import REQUEST_ID, STATE, State, json_response
 from trunkline.calls.record import encode
-from trunkline.recordings.faults import NoObject, StoreFault
-from trunkline.recordings.objects import ObjectStore
+from trunkline.objects.faults import NoObject, StoreFault
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.peaks import NoPeaks
 from trunkline.recordings.waveform import waveform
 from trunkline.store.recordings import (

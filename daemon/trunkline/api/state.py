@@ -17,7 +17,7 @@ from trunkline.identity.known import Known
 from trunkline.identity.limits import Buckets, Tries
 from trunkline.identity.passwords import Passwords
 from trunkline.metrics import Metrics
-from trunkline.recordings.objects import ObjectStore
+from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.jobs import JobRunner
 from trunkline.recordings.maintenance import Maintenance
-from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.spool import RecordingSpool
 from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader

@@ -21,11 +21,11 @@ from uuid import UUID
 
 import structlog
 
+from trunkline.objects.faults import NoObject, StoreFault
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.audio import Audio, NotAudio, examine, mended_header
 from trunkline.recordings.breaker import Breaker
-from trunkline.recordings.faults import NoObject, StoreFault
 from trunkline.recordings.jobs import Later
-from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.spool import Look, Missing, RecordingSpool, Refused, is_written
 from trunkline.recordings.together import Together
 from trunkline.store.pool import Pool

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from trunkline.recordings.faults import NoObject, StoreFault
+from trunkline.objects.faults import NoObject, StoreFault
 
 if TYPE_CHECKING:
     import urllib3
