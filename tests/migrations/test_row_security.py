@@ -55,6 +55,10 @@ ROWS = {
     " WHERE account_id = $1",
     "webhook_delivery": "(account_id, webhook_id, message_id, type) SELECT $1, id, 'evt_a', 'call.ended' FROM webhook"
     " WHERE account_id = $1",
+    "object_removal": "(account_id, bucket, key, due_at) SELECT $1, 'a', 'b', now()",
+    "integration_secret": "(account_id, integration_id, name, sealed) SELECT $1, id, 'a', 'b' FROM integration"
+    " WHERE account_id = $1",
+    "integration_link": "(account_id, integration_id, up) SELECT $1, id, true FROM integration WHERE account_id = $1",
     "refresh_token": "(account_id, digest, user_id, family, expires_at)"
     " SELECT $1, sha256(id::text::bytea), id, gen_random_uuid(), now() FROM app_user WHERE account_id = $1",
 }

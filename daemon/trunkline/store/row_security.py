@@ -28,7 +28,8 @@ _FEWER_RIGHTS: Final = {
     "auth_secret": "SELECT, INSERT",
     "call_alias": "SELECT",
     "call_leg": "SELECT",
-    "integration": "SELECT",
+    "integration": "SELECT",  # 0011 gives it the rest
+    "integration_link": "SELECT",
     "recording_access": "SELECT, INSERT",
 }
 _OWN: Final = f"account_id = nullif(current_setting('{ACCOUNT_SETTING}', true), '')::uuid"

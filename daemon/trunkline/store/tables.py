@@ -51,9 +51,12 @@ from trunkline.store.crm_tables import (
     conversation,
     deal,
     integration,
+    integration_link,
+    integration_secret,
     lead,
     media_file,
     message,
+    object_removal,
 )
 from trunkline.store.identity_tables import api_key, audit, auth_secret, refresh_token
 from trunkline.store.webhook_tables import webhook, webhook_delivery
@@ -77,10 +80,13 @@ __all__ = [
     "event",
     "event_cursor",
     "integration",
+    "integration_link",
+    "integration_secret",
     "lead",
     "media_file",
     "message",
     "metadata",
+    "object_removal",
     "recording_access",
     "recording_peaks",
     "refresh_token",
@@ -112,7 +118,7 @@ call: Final = Table(
     account_column(),
     reference("integration_id", "integration"),  # the PBX; None: stored before PBXes were integrations
     reference("lead_id", "lead", index=True),
-    reference("conversation_id", "conversation", index=True),
+    reference("conversation_id", "conversation"),
     Column("recording_id", UUID(), ForeignKey("call_recording.id", ondelete="SET NULL", use_alter=True), nullable=True),
     word("pbx", ""),  # systemname, or HOST:PORT
     text_column("external_id"),  # Linkedid of the first channel; None: it did not come from a PBX
@@ -163,6 +169,7 @@ call: Final = Table(
         postgresql_where=text("external_id IS NOT NULL"),
     ),
     Index("ix_call_recording", "recording_id", postgresql_where=text("recording_id IS NOT NULL")),
+    Index("ix_call_conversation_id_started_at_id", "conversation_id", "started_at", "id"),
     Index("ix_call_live", "integration_id", postgresql_where=text("ended_at IS NULL")),
     # A page is gathered from one ordered run per (direction, status): store/queries.py. phone_number is from or to.
     Index("ix_call_page", "account_id", "started_at", "id"),
