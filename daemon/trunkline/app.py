@@ -33,6 +33,8 @@ from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.service import Sending, WebhookService
 from trunkline.following import Following
 from trunkline.garbage import give_back, settle
+from trunkline.inbox.media import UploadLimits
+from trunkline.inbox.service import InboxService
 from trunkline.inbox.telephony import upsert_conversations
 from trunkline.metrics import Metrics, families
 from trunkline.recordings.spool import RecordingSpool
@@ -122,6 +124,7 @@ class _Daemon:
             nursery.start_soon(self._write_on, on_update)
             nursery.start_soon(self._cut_when_stopping)
             nursery.start_soon(self._aio.call, self._pools.webhooks.run)
+            nursery.start_soon(self._aio.call, self._pools.inbox.run)
             if self._pools.recordings is not None:
                 here = bool(self._spools.recordings or self._spools.voicemail)
                 if not here:
@@ -218,6 +221,7 @@ class _Daemon:
             head=HEAD,
             links=self._links,
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
+            uploads=_uploads(self._settings),
             enqueue=self._pools.enqueue,
             webhooks=self._pools.webhooks.client,
         )
@@ -295,6 +299,7 @@ class _Pools:
         recordings: "RecordingService | None",
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookService,
+        inbox: InboxService,
     ) -> None:
         self._account = account
         self._writing = writing
@@ -303,6 +308,7 @@ class _Pools:
         self.recordings = recordings  # None: they stay where the PBX puts them
         self.enqueue = enqueue
         self.webhooks = webhooks
+        self.inbox = inbox
 
     @classmethod
     async def open(cls, settings: Settings, spools: _Spools) -> "_Pools":
@@ -322,7 +328,9 @@ class _Pools:
             writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
         )
         webhooks = await WebhookService.open(url, _sending(settings))
-        return cls(account, writing, reading, CallSink(writer, Spool(settings.spool.path)), service, enqueue, webhooks)
+        inbox = await InboxService.open(url, None if service is None else service.store)
+        sink = CallSink(writer, Spool(settings.spool.path))
+        return cls(account, writing, reading, sink, service, enqueue, webhooks, inbox)
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""
@@ -354,6 +362,7 @@ class _Pools:
         if self.recordings is not None:
             self.recordings.cut()
         self.webhooks.cut()
+        self.inbox.cut()
 
 
 async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -> "RecordingService":
@@ -399,6 +408,16 @@ def _access(settings: Settings) -> Access:
         secret=auth.secret.reveal().encode() if auth.secret is not None else None,
         origins=http.allowed_origins,
         rate_limit=http.rate_limit,
+    )
+
+
+def _uploads(settings: Settings) -> UploadLimits:
+    media = settings.media
+    return UploadLimits(
+        file=media.largest_mb * 1_000_000,
+        request=media.largest_request_mb * 1_000_000,
+        at_once=media.at_once,
+        prefix=settings.recordings.prefix,
     )
 
 

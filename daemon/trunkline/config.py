@@ -219,6 +219,14 @@ class Recordings(Section, frozen=True, kw_only=True):
         return problems
 
 
+class Media(Section, frozen=True, kw_only=True):
+    """Files that are uploaded, for messages; they are kept where recordings are."""
+
+    largest_mb: Annotated[int, Meta(ge=1, le=5000, description="MB of a file, 1 to 5000")] = 25
+    largest_request_mb: Annotated[int, Meta(ge=1, le=50000, description="MB of all files of a request")] = 100
+    at_once: Annotated[int, Meta(ge=1, le=64, description="1 to 64 requests at a time, each holding up to 10 MB")] = 4
+
+
 class Webhooks(Section, frozen=True, kw_only=True):
     """How events are told to the URLs that the API is given."""
 
@@ -250,6 +258,7 @@ class Settings(Section, frozen=True, kw_only=True):
     pbx: tuple[Pbx, ...]
     http: Http = Http()
     log: Log = Log()
+    media: Media = Media()
     spool: Spool = Spool()
     recordings: Recordings = Recordings()
     webhooks: Webhooks = Webhooks()
@@ -261,6 +270,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "database": Database,
     "http": Http,
     "log": Log,
+    "media": Media,
     "pbx": Pbx,
     "recordings": Recordings,
     "spool": Spool,

@@ -27,6 +27,7 @@ CONVERSATION_INDEXES = {
 MEDIA_FILE = {"kind": "text NOT NULL DEFAULT 'attachment'"}
 MEDIA_FILE_INDEXES = {
     "ix_media_file_attachments": "media_file (account_id, uploaded_at, id) WHERE kind = 'attachment'",
+    "ix_media_file_key": "media_file USING hash (key)",
 }
 KINDS = "CHECK (kind IN ('attachment', 'recording'))"
 

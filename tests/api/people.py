@@ -61,6 +61,9 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         webhook_id,
         f"evt_{word}",
     )
+    media_file_id = await pool.fetchval(
+        "INSERT INTO media_file (account_id, name, key, size) VALUES ($1, $2, $2, 1) RETURNING id", account_id, word
+    )
     return Belongings(
         account_id,
         {
@@ -70,6 +73,7 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
             "api-keys": key_id,
             "webhooks": webhook_id,
             "deliveries": delivery_id,
+            "media-files": media_file_id,
         },
     )
 

@@ -50,6 +50,11 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/webhooks/{id}/test"): ("webhooks:write", {A}),
     ("GET", "/api/v1/webhooks/{id}/deliveries"): ("webhooks:read", {A, S}),
     ("POST", "/api/v1/webhooks/{id}/deliveries/{deliveryId}/replay"): ("webhooks:write", {A}),
+    ("POST", "/api/v1/media-files"): ("media-files:write", {A, S, G}),
+    ("GET", "/api/v1/media-files"): ("media-files:read", {A, S, G}),
+    ("GET", "/api/v1/media-files/{id}"): ("media-files:read", {A, S, G}),
+    ("DELETE", "/api/v1/media-files/{id}"): ("media-files:write", {A, S, G}),
+    ("GET", "/api/v1/media-files/{id}/content"): ("media-files:read", {A, S, G}),
     ("GET", "/api/v1/events"): ("events:read", ALL),
     ("GET", "/api/v1/ws"): OPEN,  # its handler asks; tests/api/test_live.py
     ("POST", "/api/v1/auth/login"): OPEN,
@@ -220,6 +225,8 @@ async def everything_of(pool: Pool, belongings: Belongings) -> list[str]:
         "recording_access",
         "webhook",
         "webhook_delivery",
+        "media_file",
+        "object_removal",
     ):
         rows += await pool.fetch(
             f"SELECT to_jsonb(t)::text FROM {table} AS t WHERE account_id = $1", belongings.account_id

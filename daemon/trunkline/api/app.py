@@ -8,10 +8,11 @@ from aiohttp import web
 
 from trunkline.api.document import render_index, render_openapi
 from trunkline.api.edge import MAX_BODY, edge
-from trunkline.api.routes import OPEN, ROUTES
+from trunkline.api.routes import OPEN, ROUTES, TAKING_FILES
 from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
+from trunkline.inbox.media import UploadLimits
 from trunkline.metrics import Metrics
 from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool
@@ -27,6 +28,7 @@ def create_app(
     head: str | None = None,
     links: Callable[[], Sequence[Link]] = tuple,
     objects: ObjectStore | None = None,
+    uploads: UploadLimits | None = None,
     enqueue: EnqueueRecordings | None = None,
     webhooks: WebhookClient | None = None,
 ) -> web.Application:
@@ -34,7 +36,8 @@ def create_app(
 
     `access`: who is let in; by default whoever asks this machine by one of its own names. `head`: the newest
     migration, for readiness. `links`: how the PBX links stand now, asked at each /readyz; on the asyncio thread.
-    `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
+    `objects`: where recordings and media files are, `uploads` how much may be put there, and `enqueue` what has
+    recordings worked on; None where they are not kept.
     `webhooks`: what tests receivers; None: one that reaches public addresses over https.
     `pool` should be of `open_pool(account=...)`, which sees no other account. The database need not be there yet.
     """
@@ -47,7 +50,9 @@ def create_app(
         open_routes=OPEN,
         head=head,
         links=links,
+        taking_files=TAKING_FILES,
         objects=objects,
+        uploads=uploads or UploadLimits(),
         enqueue=enqueue,
         webhooks=webhooks or WebhookClient(Destinations()),
         document=render_openapi(ROUTES),

@@ -51,6 +51,7 @@ class Route:
     that every route knows. tag: the heading it stands under; None for what no client of the API is to know.
     open: answered without a key, for it tells nothing about calls. body: the type of the JSON that it takes.
     queues: waits in the line before the database, which is what nearly all of its time is for.
+    files: takes a form of files instead, which its handler reads as it comes; how long that may be is its own affair.
     scope: what its caller must hold, of identity.scopes.SCOPES; "" is nothing but to be known; None: that of its tag,
     `TAG:read` for GET and `TAG:write` for all else.
     """
@@ -62,6 +63,7 @@ class Route:
     answers: tuple[Answer, ...]
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
+    files: bool = False
     problems: tuple[str, ...] = ()
     tag: str | None = None
     open: bool = False

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from trunkline.api.contract import Answer, Parameter, Route
+from trunkline.api.multipart import MOST_FILES
 from trunkline.api.problem import CONTENT_TYPE, EVERYWHERE, PROBLEMS, WITH_BODY
 from trunkline.api.state import STATE, json_response
 
@@ -93,12 +94,30 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
     }
     if route.open:
         operation["security"] = []
+    if route.files:
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _FILES}}}
     if route.body is not None:
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": of[repr(route.body)]}},
         }
     return operation
+
+
+_FILES: Final = {
+    "type": "object",
+    "required": ["file"],
+    "additionalProperties": False,
+    "properties": {
+        "file": {
+            "description": "One part for each file, with its name.",
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_FILES,
+            "items": {"type": "string", "format": "binary"},
+        }
+    },
+}
 
 
 def _content(answer: Answer, of: dict[str, Any]) -> dict[str, Any]:

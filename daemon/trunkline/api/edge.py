@@ -64,7 +64,7 @@ async def _answer(
         async with asyncio.timeout(HANDLER_TIMEOUT_S) as deadline:
             request[DEADLINE] = deadline
             request[KNOWN] = await state.guard.check(request, route)
-            if (request.content_length or 0) > MAX_BODY:
+            if (request.content_length or 0) > MAX_BODY and (request.method, route) not in state.taking_files:
                 raise Problem("body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
             return await handler(request)
     except Problem as refused:

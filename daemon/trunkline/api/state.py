@@ -16,6 +16,7 @@ from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.identity.known import Known
 from trunkline.identity.limits import Buckets, Tries
 from trunkline.identity.passwords import Passwords
+from trunkline.inbox.media import UploadLimits, Uploads
 from trunkline.metrics import Metrics
 from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool
@@ -61,7 +62,9 @@ class State:
         open_routes: Collection[str],
         head: str | None,
         links: Callable[[], Sequence[Link]],
+        taking_files: Collection[tuple[str, str]],
         objects: ObjectStore | None,
+        uploads: UploadLimits,
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookClient,
         document: bytes,
@@ -82,6 +85,8 @@ class State:
         self.head = head  # the newest migration; None: not checked
         self.links = links
         self.objects = objects  # where recordings are; None: not configured
+        self.taking_files = taking_files  # the routes that set limits of their own to a body
+        self.uploads = None if objects is None else Uploads(pool, objects, uploads)
         self.enqueue = enqueue  # has recordings worked on
         self.webhooks = webhooks  # posts to receivers
         self.document = document  # OpenAPI

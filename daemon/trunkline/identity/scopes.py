@@ -11,6 +11,8 @@ SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
     "calls:read": "calls, with their legs",
     "events:read": "what happens, live",
+    "media-files:read": "files that were uploaded or came with messages",
+    "media-files:write": "upload and delete them",
     "metrics:read": "the page for Prometheus",
     "recordings:read": "recordings: what there is, sound, waveform",
     "recordings:write": "legal hold, erasure",
@@ -29,12 +31,14 @@ class Role(StrEnum):
     VIEWER = "VIEWER"
 
 
+_INBOX: Final = frozenset({"media-files:read", "media-files:write"})
+
 SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
     Role.SUPERVISOR: frozenset(
-        {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"}
+        {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"} | _INBOX
     ),
-    Role.AGENT: frozenset({"calls:read", "events:read", "recordings:read"}),
+    Role.AGENT: frozenset({"calls:read", "events:read", "recordings:read"} | _INBOX),
     Role.VIEWER: frozenset({"calls:read", "events:read"}),  # sees what goes on, hears nobody
 }
 
