@@ -15,6 +15,7 @@ from trunkline.api import Access, Link, create_app, listening
 from trunkline.api.state import STATE
 from trunkline.embedded.postgres import Postgres
 from trunkline.metrics import Metrics
+from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool, open_pool
 
 URLS: Final[dict[Pool, str]] = {}  # where a pool leads
@@ -73,6 +74,7 @@ async def serve() -> AsyncIterator[Serve]:
             keys: Sequence[str] = (),
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
+            objects: ObjectStore | None = None,
             **access: Any,
         ) -> Served:
             metrics = Metrics("test")
@@ -80,7 +82,13 @@ async def serve() -> AsyncIterator[Serve]:
                 pool = await open_pool(URLS[pool], reading=True, account=account)
                 stack.callback(pool.terminate)
             app = create_app(
-                pool, account=account, access=Access(keys, **access), head=head, links=links, metrics=metrics
+                pool,
+                account=account,
+                access=Access(keys, **access),
+                head=head,
+                links=links,
+                metrics=metrics,
+                objects=objects,
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())
