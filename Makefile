@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 ARGS ?=
+# How many tests run beside each other: whole files of them. One by one where only some are asked for.
+WORKERS ?= $(if $(ARGS),0,2)
 BIN := .venv/bin
 SYNCED := .venv/.synced
 
@@ -28,7 +30,7 @@ run: $(SYNCED)  ## PostgreSQL, Asterisk, daemon and two phones that call each ot
 	@$(BIN)/trunkline up $(ARGS)
 
 test: $(SYNCED)  ## all tests, against a real Asterisk and a real PostgreSQL (ARGS="tests/unit -k aio" for some)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(SYNCED)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check

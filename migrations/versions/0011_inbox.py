@@ -14,7 +14,7 @@ from trunkline.store import row_security
 from trunkline.store.online import bring_back, make_tables, online, put_away
 
 revision = "0011"
-down_revision = "0008"
+down_revision = "0010"
 
 CONVERSATION = {"snoozed_until": "timestamptz", "unread_count": "integer NOT NULL DEFAULT 0"}
 CONVERSATION_INDEXES = {

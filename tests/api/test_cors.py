@@ -19,7 +19,7 @@ async def test_a_known_origin_is_shared_with_and_no_other(serve: Serve, shared_p
         response, _ = await api.raw(path, headers={"Origin": origin, "X-API-Key": KEY})
         assert response.status == expected
         assert response.headers.get("Access-Control-Allow-Origin") == (CRM if origin == CRM else None)
-        assert response.headers["Vary"] == "Origin"
+        assert "Origin" in response.headers.getall("Vary")
         assert "Access-Control-Allow-Credentials" not in response.headers
     response, body = await api.raw("/api/v1/calls", method="OPTIONS", headers={"Origin": origin, **PREFLIGHT})
     assert (response.status, body) == (204, b"")  # before it asks a browser has no key to send
@@ -36,6 +36,7 @@ async def test_a_page_without_a_key_learns_only_that_it_needs_one(serve: Serve, 
 async def test_without_origins_nothing_is_shared(serve: Serve, shared_pool: Pool) -> None:
     api = await serve(shared_pool)
     response, _ = await api.raw("/api/v1/calls", headers={"Origin": CRM})
-    assert not {"Access-Control-Allow-Origin", "Vary"} & set(response.headers)
+    assert "Access-Control-Allow-Origin" not in response.headers
+    assert "Origin" not in response.headers.getall("Vary", [])
     response, _ = await api.raw("/api/v1/calls", method="OPTIONS", headers={"Origin": CRM})
     assert response.status == 405

@@ -319,6 +319,20 @@ async def test_the_list_page_by_page(api: Served, desk: Desk) -> None:
     assert (await ask(api, "GET", f"{FILES}?cursor=x"))[1]["code"] == "bad_cursor"
 
 
+async def test_under_a_key_the_same_files_are_taken_once(api: Served, desk: Desk) -> None:
+    headers = {"Idempotency-Key": "one"}
+    answers = []
+    for files in ([("a", PNG), ("b", b"x")], [("a", PNG), ("b", b"x")], [("a", PNG), ("b", b"y")]):
+        response, body = await api.raw(FILES, method="POST", data=form(*files), headers=headers)
+        answers.append((response.status, response.headers.get("Idempotency-Replayed"), json.loads(body)))
+    assert [(status, replayed) for status, replayed, _ in answers] == [(201, None), (201, "true"), (422, None)]
+    assert answers[0][2] == answers[1][2]
+    assert answers[2][2]["code"] == "idempotency_key_reused"
+    assert len(await desk.files()) == 2
+    assert await desk.swept() == 4, "what was sent again is removed"
+    assert len(desk.objects()) == 2
+
+
 async def test_without_a_storage_it_says_so(serve: Serve) -> None:
     api = await serve(objects=None)
     response, body = await api.raw(FILES, method="POST", data=form(("a", b"x")))

@@ -89,6 +89,15 @@ LIVED_IN = (
     """INSERT INTO refresh_token (digest, account_id, user_id, family, expires_at, rotated_at, address)
        SELECT sha256(id::text::bytea), account_id, id, gen_random_uuid(), now(), now(), '192.0.2.1' FROM app_user""",
     "INSERT INTO auth_secret (account_id, secret) SELECT id, 'secret' FROM account",
+    "UPDATE lead SET external_id = 'crm-' || id WHERE id::text < '8'",
+    """INSERT INTO lead_phone (account_id, lead_id, position, number, e164, lead_created_at)
+       SELECT account_id, id, n, '030 ' || n, '+4930' || n, created_at FROM lead, generate_series(1, 2) AS n
+       WHERE id::text < '8'""",
+    "INSERT INTO lead_alias (account_id, lead_id, folded_id) SELECT account_id, id, gen_random_uuid() FROM lead",
+    """INSERT INTO call_note (account_id, call_id, notes, tags, disposition, lead_chosen)
+       SELECT account_id, id, 'Ünal "x"', '{a,"b,c"}', 'sold', true FROM call WHERE id::text < '4'""",
+    """INSERT INTO kept_answer (account_id, digest, fingerprint, status, headers, body)
+       SELECT id, 'd', 'f', 201, '{"ETag": "x"}', '{}' FROM account""",
     """INSERT INTO audit (account_id, actor, action, subject, detail)
        SELECT account_id, 'cli:root', 'user.created', 'user:' || id, 'x' FROM app_user""",
 )

@@ -41,6 +41,7 @@ ROWS = {
     "api_key": "(account_id, name, prefix, digest) SELECT $1, 'a', 'tl_', sha256($1::uuid::text::bytea)",
     "webhook": "(account_id, url, secret) SELECT $1, 'https://example.com', 'whsec_a'",
     "auth_secret": "(account_id, secret) SELECT $1, 'secret'",
+    "kept_answer": "(account_id, digest, fingerprint, status, body) SELECT $1, 'a', 'b', 201, ''",
     "audit": "(account_id, actor, action, subject) SELECT $1, 'x', 'y', 'z'",
     # Those that hang on another table's row of the same account.
     "message": "(account_id, conversation_id, direction) SELECT $1, id, 'inbound' FROM conversation"
@@ -59,6 +60,10 @@ ROWS = {
     "integration_secret": "(account_id, integration_id, name, sealed) SELECT $1, id, 'a', 'b' FROM integration"
     " WHERE account_id = $1",
     "integration_link": "(account_id, integration_id, up) SELECT $1, id, true FROM integration WHERE account_id = $1",
+    "lead_phone": "(account_id, lead_id, position, number, lead_created_at) SELECT $1, id, 1, '1', now() FROM lead"
+    " WHERE account_id = $1",
+    "lead_alias": "(account_id, lead_id, folded_id) SELECT $1, id, gen_random_uuid() FROM lead WHERE account_id = $1",
+    "call_note": "(account_id, call_id) SELECT $1, id FROM call WHERE account_id = $1",
     "refresh_token": "(account_id, digest, user_id, family, expires_at)"
     " SELECT $1, sha256(id::text::bytea), id, gen_random_uuid(), now() FROM app_user WHERE account_id = $1",
 }

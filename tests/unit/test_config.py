@@ -76,7 +76,10 @@ REFUSALS = [
         _with(databse={}),
         "databse: there is no such key; did you mean database? allowed: account, auth, database, http,",
     ),
-    (_with(zzz={}), "zzz: there is no such key; allowed: account, auth, database, http, log, pbx, recordings, spool"),
+    (
+        _with(zzz={}),
+        "zzz: there is no such key; allowed: account, auth, database, http, log, media, pbx, ",
+    ),
     (_with(log=3), "log: is no section; allowed: [log]"),
     (_with(pbx={"host": "x"}), "pbx: is no list of sections; allowed: [[pbx]]"),
     (_with(pbx=[]), "pbx: is no list of sections; allowed: [[pbx]]"),

@@ -6,13 +6,16 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from trunkline.api.change import purge_for_ever
 from trunkline.api.document import render_index, render_openapi
-from trunkline.api.edge import MAX_BODY, edge
-from trunkline.api.routes import OPEN, ROUTES, TAKING_FILES
+from trunkline.api.edge import edge
+from trunkline.api.media_routes import FILES_PATH
+from trunkline.api.problem import MAX_BODY
+from trunkline.api.routes import OPEN, ROUTES
 from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
-from trunkline.inbox.media import UploadLimits
+from trunkline.inbox.media import SHORT_FILES, UploadLimits
 from trunkline.metrics import Metrics
 from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool
@@ -28,7 +31,7 @@ def create_app(
     head: str | None = None,
     links: Callable[[], Sequence[Link]] = tuple,
     objects: ObjectStore | None = None,
-    uploads: UploadLimits | None = None,
+    uploads: UploadLimits = SHORT_FILES,
     enqueue: EnqueueRecordings | None = None,
     webhooks: WebhookClient | None = None,
 ) -> web.Application:
@@ -48,17 +51,19 @@ def create_app(
         access,
         metrics,
         open_routes=OPEN,
+        longest_bodies={(route.method, route.path): route.longest_body for route in ROUTES}
+        | {("POST", FILES_PATH): uploads.request},
         head=head,
         links=links,
-        taking_files=TAKING_FILES,
         objects=objects,
-        uploads=uploads or UploadLimits(),
+        uploads=uploads,
         enqueue=enqueue,
         webhooks=webhooks or WebhookClient(Destinations()),
         document=render_openapi(ROUTES),
         index=render_index(ROUTES),
     )
     app.cleanup_ctx.append(_following)
+    app.cleanup_ctx.append(_purging)
     app.on_shutdown.append(_stop)
     app.add_routes([route.served() for route in ROUTES])
     return app
@@ -67,6 +72,15 @@ def create_app(
 async def _following(app: web.Application) -> AsyncIterator[None]:
     """The feed runs as long as the application is served."""
     running = asyncio.create_task(app[STATE].feed.run(), name="api.feed")
+    yield
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def _purging(app: web.Application) -> AsyncIterator[None]:
+    """Answers that were kept are deleted once their time is over, as long as the application is served."""
+    running = asyncio.create_task(purge_for_ever(app[STATE]), name="api.purge")
     yield
     running.cancel()
     with suppress(asyncio.CancelledError):

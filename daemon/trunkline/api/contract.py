@@ -4,16 +4,19 @@ What a route may be asked, what it answers and which errors it knows stand in it
 was declared, read and checked. So `/api/openapi.json` cannot drift from what is served.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_type_hints
 
 import msgspec
 from aiohttp import web
 
+from trunkline.api.change import Change, Repeats, refuse_conditions, serve_change
 from trunkline.api.guard import CALLER, key_missing
-from trunkline.api.parameters import read_query
-from trunkline.api.problem import Problem
+from trunkline.api.parameters import read_fields, read_query
+from trunkline.api.problem import MAX_BODY, WITH_BODY, WITH_KEY, WITH_NO_KEY, Problem
+from trunkline.api.representation import FIELDS, compress
 from trunkline.api.state import STATE
 from trunkline.identity.scopes import allows
 
@@ -21,6 +24,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 QUERY: Final = web.RequestKey("query", dict[str, list[str]])  # the values of the parameters, by name
 BODY: Final = web.RequestKey("body", object)  # of the route's type
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # that PostgreSQL cannot hold; not behind a backslash of its own
+_JSON: Final = "application/json"
+_MERGE_PATCH: Final = "application/merge-patch+json"  # RFC 7396: what a PATCH takes is one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +54,17 @@ class Route:
     """One method of one path.
 
     path: as aiohttp and OpenAPI write it, `/api/v1/calls/{id}`. problems: the codes of problem.PROBLEMS beside those
-    that every route knows. tag: the heading it stands under; None for what no client of the API is to know.
-    open: answered without a key, for it tells nothing about calls. body: the type of the JSON that it takes.
-    queues: waits in the line before the database, which is what nearly all of its time is for.
-    files: takes a form of files instead, which its handler reads as it comes; how long that may be is its own affair.
+    that every route knows, and those that follow from what else is declared. tag: the heading it stands under; None for
+    what no client of the API is to know. open: answered without a key, for it tells nothing about calls.
+    body: the type of the JSON that it takes, a struct that forbids unknown fields; of a PATCH, one whose fields are
+    UNSET where they are left out, while null empties them. takes: a media type that its handler reads by itself.
+    longest_body: bytes. queues: waits in the line before the database, which is what nearly all of its time is for.
     scope: what its caller must hold, of identity.scopes.SCOPES; "" is nothing but to be known; None: that of its tag,
     `TAG:read` for GET and `TAG:write` for all else.
+    versioned: its resource has an ETag: GET answers with it and knows If-None-Match (its handler hands json_response
+    the version), whatever changes it knows If-Match (check_version). sparse: takes `fields`, those of its answer.
+    repeats: what becomes of a POST that comes again under its Idempotency-Key; every POST has to say so.
+    secret: its answer holds one, so it is not compressed: an attacker's guess beside it would show in the length.
     """
 
     method: str
@@ -63,12 +74,66 @@ class Route:
     answers: tuple[Answer, ...]
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
-    files: bool = False
     problems: tuple[str, ...] = ()
     tag: str | None = None
     open: bool = False
+    takes: str | None = None
+    longest_body: int = MAX_BODY
     queues: bool = True
     scope: str | None = None
+    versioned: bool = False
+    sparse: bool = False
+    repeats: Repeats | None = None
+    secret: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what was forgotten. Raises ValueError."""
+        name = f"{self.method} {self.path}"
+        if (self.method == "POST") != (self.repeats is not None):
+            raise ValueError(f"{name}: say what becomes of a POST that is repeated, and of nothing else")
+        if self.secret and self.repeats is Repeats.KEPT:
+            raise ValueError(f"{name}: an answer that holds a secret cannot be kept")
+        if self.body is None:
+            return
+        if not self.body.__struct_config__.forbid_unknown_fields:
+            raise ValueError(f"{name}: its body has to forbid unknown fields")
+        if self.method == "PATCH" and any(
+            field.default is not msgspec.UNSET for field in msgspec.structs.fields(self.body)
+        ):
+            raise ValueError(f"{name}: what a PATCH leaves out stays: give each field the default UNSET")
+
+    @property
+    def every_parameter(self) -> tuple[Parameter, ...]:
+        """Those that are declared, and those that follow."""
+        if not self.sparse:
+            return self.parameters
+        names: Any = Literal.__getitem__(self.fields)
+        about = "Only these fields of the resource, or of each item."
+        return (*self.parameters, Parameter(name="fields", about=about, type=names, many=True))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names that `fields` takes: of the answer's type, or of the items of its page."""
+        return tuple(field.encode_name for field in msgspec.structs.fields(resource_of(self.answers[0].type)))
+
+    @property
+    def changes(self) -> bool:
+        """Whether its handler may change something by changing(request)."""
+        return self.method not in ("GET", "HEAD")
+
+    @property
+    def every_problem(self) -> tuple[str, ...]:
+        """The codes beside those of every route: those declared, and those that follow."""
+        found = dict.fromkeys(self.problems)
+        if self.body is not None:
+            found |= dict.fromkeys(WITH_BODY)
+        if self.changes:
+            found |= dict.fromkeys(("precondition_failed",))
+        if self.repeats is Repeats.REFUSED:
+            found |= dict.fromkeys(WITH_NO_KEY)
+        elif self.repeats is not None:
+            found |= dict.fromkeys(WITH_KEY)
+        return tuple(found)
 
     @property
     def needs(self) -> str | None:
@@ -81,20 +146,52 @@ class Route:
 
     def served(self) -> web.RouteDef:
         """What aiohttp's router takes; GET is HEAD too."""
-        return (
-            web.get(self.path, self._serve) if self.method == "GET" else web.route(self.method, self.path, self._serve)
-        )
+        serve = _Server(self).serve
+        return web.get(self.path, serve) if self.method == "GET" else web.route(self.method, self.path, serve)
 
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        if self.needs is not None:
-            _check_scope(request, self.needs)
-        request[QUERY] = read_query(request, {parameter.name: parameter.many for parameter in self.parameters})
-        if self.body is not None:
-            request[BODY] = await _read_body(request, self.body)
-        if not self.queues:
-            return await self.handler(request)
-        async with request.app[STATE].room:
-            return await self.handler(request)
+
+class _Server:
+    """A route as it is served: what follows from its declaration is made once."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self._needs = route.needs
+        self._several = {parameter.name: parameter.many for parameter in route.every_parameter}
+        self._fields = route.fields if route.sparse else ()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request of somebody who was let in."""
+        route = self._route
+        if self._needs is not None:
+            _check_scope(request, self._needs)
+        request[QUERY] = read_query(request, self._several)
+        if route.sparse and "fields" in request[QUERY]:
+            request[FIELDS] = read_fields(request[QUERY]["fields"], self._fields)
+        refuse_conditions(request, versioned=route.versioned, repeats=route.repeats)
+        if route.body is not None:
+            request[BODY] = await _read_body(request, route.body)
+        if not route.queues:
+            response = await self._handle(request)
+        else:
+            async with request.app[STATE].room:
+                response = await self._handle(request)
+        if not route.secret and isinstance(response, web.Response):
+            compress(request, response)
+        return response
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        route = self._route
+        if not route.changes:
+            return await route.handler(request)
+        kept = route.repeats is Repeats.KEPT
+        change = Change(request, versioned=route.versioned, kept=kept, queued=route.queues)
+        return await serve_change(request, change, route.handler)
+
+
+def resource_of(answer: Any) -> Any:
+    """The type of the resource that an answer is of: of each item, where it is a page of them."""
+    hints = get_type_hints(answer)
+    return get_args(hints["items"])[0] if "items" in hints else answer
 
 
 def _check_scope(request: web.Request, needed: str) -> None:
@@ -113,10 +210,13 @@ def _check_scope(request: web.Request, needed: str) -> None:
 
 async def _read_body(request: web.Request, type_: Any) -> Any:
     """The request's JSON as that type. Raises Problem."""
-    if request.content_type != "application/json":
+    if request.content_type not in ((_JSON, _MERGE_PATCH) if request.method == "PATCH" else (_JSON,)):
         raise Problem("not_json", "The body has to be JSON: send it with `Content-Type: application/json`.")
+    body = await request.read()
+    if _NUL.search(body):
+        raise Problem("bad_body", "The body holds the character U+0000, which no text may have here. Leave it out.")
     try:
-        return msgspec.json.decode(await request.read(), type=type_)
+        return msgspec.json.decode(body, type=type_)
     except msgspec.ValidationError as error:
         raise Problem("bad_body", f"The body is not what this route takes: {error}.") from error
     except (msgspec.DecodeError, RecursionError) as error:

@@ -8,7 +8,9 @@ from typing import Final
 from aiohttp import hdrs, web
 
 _ASKED: Final = "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Range, X-API-Key, X-Request-ID"
-_TOLD: Final = "Accept-Ranges, Content-Location, Content-Range, ETag, Retry-After, X-Request-ID"
+_TOLD: Final = (
+    "Accept-Ranges, Content-Location, Content-Range, ETag, Idempotency-Replayed, Location, Retry-After, X-Request-ID"
+)
 _KEPT_S: Final = 600  # how long a browser may remember a preflight
 
 

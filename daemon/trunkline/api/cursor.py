@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from trunkline.api.problem import Problem
+from trunkline.store.keyset import Place
 from trunkline.store.queries import Position
 
 VERSION = 1
@@ -47,6 +48,50 @@ def read(account_id: UUID, narrow: object, text: str) -> Position:
     if check != _check(account_id, narrow, at_us, call_id):
         raise _bad("was changed, or came from other filters than the ones beside it")
     return Position(_EPOCH + at_us * _MICROSECOND, call_id)
+
+
+class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A cursor of a list whose order is asked for."""
+
+    version: int
+    value: int | str  # microseconds since 1970, or text
+    id: bytes
+    check: bytes
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(_Packed).decode
+
+
+def write_place(account_id: UUID, narrow: object, place: Place) -> str:
+    """As `write`, for a place in whatever order; narrow: the filters, and the order."""
+    value = place.value if isinstance(place.value, str) else (place.value - _EPOCH) // _MICROSECOND
+    told = _check_place(account_id, narrow, value, place.id)
+    return urlsafe_b64encode(_pack(_Packed(VERSION, value, place.id.bytes, told))).decode().rstrip("=")
+
+
+def read_place(account_id: UUID, narrow: object, text: str, kind: str) -> Place:
+    """The place that a cursor of `write_place` stands for; kind: of store.keyset.Order. Raises Problem."""
+    try:
+        packed = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        found = _unpack(packed)
+        id_ = UUID(bytes=found.id)
+    except (ValueError, binascii.Error, msgspec.DecodeError):
+        raise _bad("is not one of ours") from None
+    if urlsafe_b64encode(packed).decode().rstrip("=") != text or found.version != VERSION:
+        raise _bad("is not one of ours")
+    if found.check != _check_place(account_id, narrow, found.value, id_):
+        raise _bad("was changed, or came from other filters or another order than the ones beside it")
+    if isinstance(found.value, str) != (kind == "text"):
+        raise _bad("is not one of ours")
+    if isinstance(found.value, str):
+        return Place(found.value, id_)
+    return Place(_EPOCH + found.value * _MICROSECOND, id_)
+
+
+def _check_place(account_id: UUID, narrow: object, value: int | str, id_: UUID) -> bytes:
+    told = _filter_bytes((value, id_.bytes, narrow))
+    return blake2b(told, digest_size=8, key=account_id.bytes, person=b"trunkline-list").digest()
 
 
 def _check(account_id: UUID, narrow: object, at_us: int, call_id: UUID) -> bytes:

@@ -8,9 +8,10 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from trunkline.api.contract import Answer, Parameter, Route
-from trunkline.api.multipart import MOST_FILES
-from trunkline.api.problem import CONTENT_TYPE, EVERYWHERE, PROBLEMS, WITH_BODY
+from trunkline.api.change import IDEMPOTENCY_KEY, LONGEST_KEY, REPLAYED, Repeats
+from trunkline.api.contract import Answer, Parameter, Route, resource_of
+from trunkline.api.multipart import FORM
+from trunkline.api.problem import CONTENT_TYPE, EVERYWHERE, PROBLEMS
 from trunkline.api.state import STATE, json_response
 
 _ABOUT: Final = """Calls of an Asterisk PBX, their recordings and what happens to them, live.
@@ -45,11 +46,15 @@ def render_openapi(routes: Iterable[Route]) -> bytes:
     listed = [route for route in routes if route.tag is not None]
     types: list[Any] = [ProblemBody]
     for route in listed:
-        types += [parameter.type for parameter in route.parameters]
+        types += [parameter.type for parameter in route.every_parameter]
+        types += [resource_of(route.answers[0].type)] if route.sparse else []
         types += [answer.type for answer in route.answers if answer.type is not None]
         types += [] if route.body is None else [route.body]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     of = dict(zip(map(repr, types), schemas, strict=True))
+    for route in listed:
+        if route.sparse:
+            _add_sparse(components, of, resource_of(route.answers[0].type))
     paths: dict[str, dict[str, Any]] = {}
     for route in listed:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, of)
@@ -70,13 +75,20 @@ def render_openapi(routes: Iterable[Route]) -> bytes:
     )
 
 
+def _add_sparse(components: dict[str, Any], of: dict[str, Any], resource: Any) -> None:
+    """The schema of what `fields` leaves of a resource: any of its properties."""
+    name = of[repr(resource)]["$ref"].rpartition("/")[2]
+    whole = {key: value for key, value in components[name].items() if key not in ("required", "title")}
+    components[f"Sparse{name}"] = {**whole, "title": f"Sparse{name}", "description": f"Some fields of a {name}."}
+
+
 def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for answer in route.answers:
-        responses[str(answer.status)] = {"description": answer.about, **_content(answer, of)}
-    for status, codes in _by_status(
-        (*EVERYWHERE, *(WITH_BODY if route.body is not None else ()), *route.problems)
-    ).items():
+        responses[str(answer.status)] = {"description": answer.about, **_headers(route), **_content(route, answer, of)}
+    if route.versioned and route.method == "GET":
+        responses["304"] = {"description": "It is what the client has (If-None-Match).", **_headers(route)}
+    for status, codes in _by_status((*EVERYWHERE, *route.every_problem)).items():
         told = "; ".join(f"`{code}`: {PROBLEMS[code][1]}" for code in codes)
         problem = {"allOf": [of[repr(ProblemBody)], {"properties": {"code": {"enum": codes}}}]}
         content = {CONTENT_TYPE: {"schema": problem}}
@@ -89,43 +101,77 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
         **({"description": f"Needs the scope `{route.needs}`."} if route.needs else {}),
         "operationId": route.handler.__name__,
         "tags": [route.tag],
-        "parameters": [*_path_parameters(route.path), *(_parameter(one, of) for one in route.parameters)],
+        "parameters": [
+            *_path_parameters(route.path),
+            *(_parameter(one, of) for one in route.every_parameter),
+            *_header_parameters(route),
+        ],
         "responses": responses,
     }
     if route.open:
         operation["security"] = []
-    if route.files:
-        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _FILES}}}
     if route.body is not None:
+        media = ["application/json", *(["application/merge-patch+json"] if route.method == "PATCH" else [])]
+        content = {one: {"schema": of[repr(route.body)]} for one in media}
+        operation["requestBody"] = {"required": True, "content": content}
+    elif route.takes is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": of[repr(route.body)]}},
+            "content": {route.takes: {"schema": _READ_BY_ITSELF.get(route.takes, _TEXT)}},
         }
     return operation
 
 
-_FILES: Final = {
-    "type": "object",
-    "required": ["file"],
-    "additionalProperties": False,
-    "properties": {
-        "file": {
-            "description": "One part for each file, with its name.",
-            "type": "array",
-            "minItems": 1,
-            "maxItems": MOST_FILES,
-            "items": {"type": "string", "format": "binary"},
-        }
-    },
-}
+_TEXT: Final = {"type": "string"}
+_READ_BY_ITSELF: Final = {"multipart/form-data": FORM}
 
 
-def _content(answer: Answer, of: dict[str, Any]) -> dict[str, Any]:
+def _header_parameters(route: Route) -> list[dict[str, Any]]:
+    """The headers that a route goes by."""
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    if route.versioned and route.method == "GET":
+        found.append(("If-None-Match", "The ETag of what the client has: 304 where it is still that.", {}))
+    elif route.versioned and route.method != "POST":
+        found.append(("If-Match", "The ETag of what is to be changed: 412 where somebody changed it since.", {}))
+    if route.repeats in (Repeats.KEPT, Repeats.HANDLED):
+        about = "Of the client's choice, new for each request: who sends one again gets the same answer, for 24 hours."
+        found.append((IDEMPOTENCY_KEY, about, {"minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~]+$"}))
+    return [
+        {"name": name, "in": "header", "description": about, "schema": {"type": "string", **more}}
+        for name, about, more in found
+    ]
+
+
+def _headers(route: Route) -> dict[str, Any]:
+    """The headers of what a route answers."""
+    found: dict[str, Any] = {}
+    if route.versioned and route.method in ("GET", "PATCH", "PUT"):
+        about = "Of what is answered. What is before the dot is the version that If-Match goes by."
+        found["ETag"] = {"description": about, "schema": {"type": "string"}}
+    if route.repeats is Repeats.KEPT:
+        about = "true: this was answered before, to a request with the same key."
+        found[REPLAYED] = {"description": about, "schema": {"type": "string", "enum": ["true"]}}
+    return {"headers": found} if found else {}
+
+
+def _content(route: Route, answer: Answer, of: dict[str, Any]) -> dict[str, Any]:
     if answer.type is not None:
-        return {"content": {answer.content_type: {"schema": of[repr(answer.type)]}}}
+        whole = of[repr(answer.type)]
+        schema = {"anyOf": [whole, _sparse(answer, whole, of)]} if route.sparse and answer.status < 300 else whole
+        return {"content": {answer.content_type: {"schema": schema}}}
     if answer.status in (200, 206):
         return {"content": {answer.content_type: {"schema": {"type": "string"}}}}
     return {}
+
+
+def _sparse(answer: Answer, whole: dict[str, Any], of: dict[str, Any]) -> dict[str, Any]:
+    """What `fields` makes of an answer."""
+    resource = resource_of(answer.type)
+    name = of[repr(resource)]["$ref"].rpartition("/")[2]
+    some = {"$ref": f"#/components/schemas/Sparse{name}"}
+    if resource is answer.type:
+        return some
+    return {"type": "object", "properties": {"items": {"type": "array", "items": some}}, "required": ["items"]}
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
@@ -161,7 +207,7 @@ def render_index(routes: Iterable[Route]) -> bytes:
             continue
         path = html.escape(route.path)
         shown = path if "{" in route.path or route.method != "GET" else f'<a href="{path}">{path}</a>'
-        asked = ", ".join(parameter.name for parameter in route.parameters if parameter.name != "pretty")
+        asked = ", ".join(parameter.name for parameter in route.every_parameter if parameter.name != "pretty")
         names = f" ({html.escape(asked)})" if asked else ""
         lines.append(f"<li><code>{route.method}</code> {shown}{names}: {html.escape(route.about)}</li>")
     page = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>trunkline</title>\n<h1>trunkline</h1>\n<ul>\n'

@@ -12,12 +12,11 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from trunkline.api.cors import preflight, share
-from trunkline.api.problem import Problem
+from trunkline.api.problem import MAX_BODY, Problem
 from trunkline.api.state import DEADLINE, KNOWN, REQUEST_ID, STATE, State
 from trunkline.objects.faults import StoreFault
 from trunkline.store.faults import advice, of_the_server
 
-MAX_BODY: Final = 64 * 1024  # bytes
 HANDLER_TIMEOUT_S: Final = 10.0
 UNMATCHED: Final = "unmatched"  # the route's name in the metrics when the path was none of ours
 
@@ -64,8 +63,9 @@ async def _answer(
         async with asyncio.timeout(HANDLER_TIMEOUT_S) as deadline:
             request[DEADLINE] = deadline
             request[KNOWN] = await state.guard.check(request, route)
-            if (request.content_length or 0) > MAX_BODY and (request.method, route) not in state.taking_files:
-                raise Problem("body_too_large", f"The body is longer than {MAX_BODY} bytes; send a shorter one.")
+            longest = state.longest_bodies.get((request.method, route), MAX_BODY)
+            if (request.content_length or 0) > longest:
+                raise Problem("body_too_large", f"The body is longer than {longest} bytes; send a shorter one.")
             return await handler(request)
     except Problem as refused:
         problem = refused

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from trunkline.api import identity_forms as forms
 from trunkline.api import sessions, users
+from trunkline.api.change import Repeats
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.identity.scopes import ADMIN, ANYBODY
 from trunkline.store.users import User
@@ -24,6 +25,8 @@ IDENTITY_ROUTES: Final = (
         body=forms.Login,
         answers=(Answer(about="Who is logged in.", type=forms.Session),),
         problems=("login_refused", "login_locked", "refresh_refused", "origin_not_allowed"),
+        repeats=Repeats.REFUSED,
+        secret=True,
     ),
     Route(
         method="POST",
@@ -35,6 +38,8 @@ IDENTITY_ROUTES: Final = (
         parameters=(_PRETTY,),
         answers=(Answer(about="Who is logged in.", type=forms.Session),),
         problems=("refresh_refused", "origin_not_allowed"),
+        repeats=Repeats.REFUSED,
+        secret=True,
     ),
     Route(
         method="POST",
@@ -45,6 +50,7 @@ IDENTITY_ROUTES: Final = (
         scope=ANYBODY,
         answers=(Answer(about="It is over.", status=204),),
         problems=("no_session",),
+        repeats=Repeats.REFUSED,
     ),
     Route(
         method="POST",
@@ -55,6 +61,7 @@ IDENTITY_ROUTES: Final = (
         scope=ANYBODY,
         answers=(Answer(about="They are over.", status=204),),
         problems=("no_session",),
+        repeats=Repeats.REFUSED,
     ),
     Route(
         method="GET",
@@ -76,6 +83,7 @@ IDENTITY_ROUTES: Final = (
         body=forms.ChangePassword,
         answers=(Answer(about="It is set: log in again.", status=204),),
         problems=("no_session", "login_refused", "login_locked"),
+        repeats=Repeats.REFUSED,
     ),
     Route(
         method="GET",
@@ -98,10 +106,12 @@ IDENTITY_ROUTES: Final = (
         body=forms.NewUser,
         answers=(Answer(about="The user.", status=201, type=User),),
         problems=("email_taken",),
+        repeats=Repeats.KEPT,
     ),
     Route(
         method="GET",
         path="/api/v1/users/{id}",
+        versioned=True,
         handler=users.get_user,
         about="A user.",
         tag="users",
@@ -113,6 +123,7 @@ IDENTITY_ROUTES: Final = (
     Route(
         method="PATCH",
         path="/api/v1/users/{id}",
+        versioned=True,
         handler=users.change_user,
         about="Change a user; what is left out stays. Disabled, or with another password, he is logged out everywhere.",
         tag="users",
@@ -125,6 +136,7 @@ IDENTITY_ROUTES: Final = (
     Route(
         method="DELETE",
         path="/api/v1/users/{id}",
+        versioned=True,
         handler=users.remove_user,
         about="Delete a user.",
         tag="users",
@@ -152,6 +164,8 @@ IDENTITY_ROUTES: Final = (
         parameters=(_PRETTY,),
         body=forms.NewApiKey,
         answers=(Answer(about="The key.", status=201, type=forms.MadeApiKey),),
+        repeats=Repeats.REFUSED,
+        secret=True,
     ),
     Route(
         method="DELETE",

@@ -1,7 +1,7 @@
 """Media files: taken in as they come, handed out so that no browser runs them, and deleted with their object."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final
 from uuid import UUID
@@ -10,32 +10,34 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from trunkline.api import cursor
-from trunkline.api.contract import QUERY
+from trunkline.api.change import begin_keyed, changing, idempotency_key, keep_answer
 from trunkline.api.download import disposition, has_it, object_headers, send_object
-from trunkline.api.multipart import WHOLE_S, read_files, too_large_request
-from trunkline.api.parameters import limit_of, read_id
+from trunkline.api.listing import Narrowed, list_page
+from trunkline.api.multipart import WHOLE_S, read_files
+from trunkline.api.parameters import read_id
 from trunkline.api.problem import Problem
 from trunkline.api.state import DEADLINE, STATE, json_response
 from trunkline.calls.record import encode
 from trunkline.inbox.media import TooLarge, Uploads
 from trunkline.inbox.sniff import SHOWN, served_as
 from trunkline.objects.faults import NoObject
+from trunkline.store.kept_answers import Asked
 from trunkline.store.media import (
+    MEDIA_FILES,
+    OF_MESSAGES,
     MediaFile,
     Received,
     delete_media_file,
+    give_up,
     insert_media_files,
+    media_file_of,
     select_media_file,
-    select_media_files,
 )
-from trunkline.store.queries import Position
 
 # Whatever a browser makes of a file: it has no origin, runs nothing and fetches nothing.
 _POLICY: Final = (
     "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 )
-_NARROW: Final = "media-files"
 
 log = structlog.get_logger(__name__)
 
@@ -59,8 +61,6 @@ async def add_media_files(request: web.Request) -> web.Response:
     uploads = _uploads(request)
     account_id = await state.account_id()
     most = uploads.limits.request
-    if (request.content_length or 0) > most:
-        raise too_large_request(most)
     received: list[Received] = []
     try:
         async with uploads.room:
@@ -69,25 +69,33 @@ async def add_media_files(request: web.Request) -> web.Response:
             async with aclosing(read_files(request, most)) as files:
                 async for name, chunks in files:
                     received.append(await _receive(uploads, account_id, name, chunks))
-            made = await insert_media_files(state.pool, account_id, received)
     except BaseException:
         await uploads.abandon(account_id, [one.removal_id for one in received])
         raise
+    return await _added(request, account_id, received)
+
+
+async def _added(request: web.Request, account_id: UUID, received: Sequence[Received]) -> web.Response:
+    """Make media files of what was received; or answer what the same files were answered under the same key."""
+    connection, asked = await changing(request), None
+    if (key := idempotency_key(request)) is not None:
+        files = encode([(one.name, one.sha256) for one in received])
+        asked = Asked.of(key, request.method, request.raw_path, files)
+        if (kept := await begin_keyed(connection, account_id, asked)) is not None:
+            await give_up(connection, account_id, [one.removal_id for one in received])
+            return kept
+    made = await insert_media_files(connection, account_id, received)
     if made is None:
         raise Problem("upload_broke_off", "It took so long that the first files are gone again; send them again.")
-    return json_response(request, encode(MediaFileList(made)), status=201)
+    response = json_response(request, encode(MediaFileList(made)), status=201)
+    if asked is not None:
+        await keep_answer(connection, account_id, asked, response)
+    return response
 
 
 async def list_media_files(request: web.Request) -> web.Response:
     """A page of media files, newest first."""
-    state, asked = request.app[STATE], request[QUERY]
-    account_id = await state.account_id()
-    limit = limit_of(asked)
-    after = cursor.read(account_id, _NARROW, asked["cursor"][0]) if "cursor" in asked else None
-    found = await select_media_files(state.pool, account_id, after, limit + 1)
-    items, more = found[:limit], len(found) > limit
-    next_ = cursor.write(account_id, _NARROW, Position(items[-1].uploaded_at, items[-1].id)) if more else None
-    return json_response(request, encode(MediaFilePage(items, next_)))
+    return await list_page(request, MEDIA_FILES, Narrowed((OF_MESSAGES,)), media_file_of)
 
 
 async def get_media_file(request: web.Request) -> web.Response:
@@ -118,8 +126,10 @@ async def get_media_content(request: web.Request) -> web.StreamResponse:
 
 async def delete_media(request: web.Request) -> web.Response:
     """Delete a media file; its object follows."""
-    account_id, file, _ = await _wanted(request)
-    await delete_media_file(request.app[STATE].pool, account_id, file.id)
+    state, file_id = request.app[STATE], read_id(request)
+    connection = await changing(request)
+    if file_id is None or not await delete_media_file(connection, await state.account_id(), file_id):
+        raise _none()
     return web.Response(status=204)
 
 
@@ -137,8 +147,12 @@ async def _wanted(request: web.Request) -> tuple[UUID, MediaFile, str]:
     account_id, file_id = await state.account_id(), read_id(request)
     found = None if file_id is None else await select_media_file(state.pool, account_id, file_id)
     if found is None:
-        raise Problem("media_file_not_found", "No media file has this id. GET /api/v1/media-files lists them.")
+        raise _none()
     return account_id, *found
+
+
+def _none() -> Problem:
+    return Problem("media_file_not_found", "No media file has this id. GET /api/v1/media-files lists them.")
 
 
 def _uploads(request: web.Request) -> Uploads:

@@ -1,55 +1,52 @@
 """The routes of media files, declared; routes.py has the others."""
 
-from typing import Annotated, Final, Literal
-
-from msgspec import Meta
+from typing import Final, Literal
 
 from trunkline.api import media_files
+from trunkline.api.change import Repeats
 from trunkline.api.contract import Answer, Parameter, Route
-from trunkline.api.parameters import DEFAULT_LIMIT
+from trunkline.api.listing import listing_parameters
+from trunkline.store.media import MEDIA_FILES as LISTING
 from trunkline.store.media import MediaFile
-from trunkline.store.queries import MAX_LIMIT
 
 _PRETTY: Final = Parameter(name="pretty", about="1: indented, for human eyes.", type=Literal["0", "1"])
 _TAG: Final = "media-files"
-_PATH: Final = "/api/v1/media-files"
+FILES_PATH: Final = "/api/v1/media-files"
 _ONE: Final = ("media_file_not_found",)
 _STORAGE: Final = ("storage_not_configured", "storage_unavailable")
 
 MEDIA_FILES: Final = (
     Route(
         method="POST",
-        path=_PATH,
+        path=FILES_PATH,
         handler=media_files.add_media_files,
         queues=False,  # it waits for the client and the storage
         about="Store files: each in a part `file` of a form. All of them, or none.",
         tag=_TAG,
         parameters=(_PRETTY,),
-        files=True,
+        takes="multipart/form-data",
+        repeats=Repeats.HANDLED,
         answers=(Answer(about="The media files.", status=201, type=media_files.MediaFileList),),
         problems=(*_STORAGE, "not_multipart", "bad_upload", "upload_broke_off"),
     ),
     Route(
         method="GET",
-        path=_PATH,
+        path=FILES_PATH,
         handler=media_files.list_media_files,
         about="The media files, the newest first; those of recordings are at the recordings.",
         tag=_TAG,
         parameters=(
-            Parameter(
-                name="limit",
-                about=f"How many to a page, {DEFAULT_LIMIT} unless told.",
-                type=Annotated[int, Meta(ge=1, le=MAX_LIMIT)],
-            ),
-            Parameter(name="cursor", about="nextCursor of the page before."),
+            *listing_parameters(LISTING),
             _PRETTY,
         ),
+        sparse=True,
         answers=(Answer(about="A page.", type=media_files.MediaFilePage),),
         problems=("bad_cursor",),
     ),
     Route(
         method="GET",
-        path=f"{_PATH}/{{id}}",
+        path=f"{FILES_PATH}/{{id}}",
+        sparse=True,
         handler=media_files.get_media_file,
         about="What is known of a media file.",
         tag=_TAG,
@@ -59,7 +56,7 @@ MEDIA_FILES: Final = (
     ),
     Route(
         method="DELETE",
-        path=f"{_PATH}/{{id}}",
+        path=f"{FILES_PATH}/{{id}}",
         handler=media_files.delete_media,
         about="Delete a media file, also from the message that it hangs on; its object goes with it.",
         tag=_TAG,
@@ -69,7 +66,7 @@ MEDIA_FILES: Final = (
     ),
     Route(
         method="GET",
-        path=f"{_PATH}/{{id}}/content",
+        path=f"{FILES_PATH}/{{id}}/content",
         handler=media_files.get_media_content,
         queues=False,
         about="The file itself, whole or a span of it.",

@@ -17,6 +17,21 @@ from trunkline.inbox.names import LONGEST, clean_name
 
 FIELD: Final = "file"
 MOST_FILES: Final = 10
+FORM: Final = {
+    "type": "object",
+    "required": [FIELD],
+    "additionalProperties": False,
+    "properties": {
+        FIELD: {
+            "description": "One part for each file, with its name.",
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_FILES,
+            "items": {"type": "string", "format": "binary"},
+        }
+    },
+}
+"""What the document says of it."""
 SILENT_S: Final = 15.0
 WHOLE_S: Final = 600.0  # far below store.media.UPLOADING_S
 _CHUNK: Final = 1 << 16

@@ -1,7 +1,7 @@
 """Query parameters, read strictly: what is unknown, doubled or malformed is refused with what is allowed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
@@ -66,6 +66,16 @@ def read_query(request: web.Request, allowed: Mapping[str, bool]) -> dict[str, l
     return found
 
 
+def read_fields(asked: Sequence[str], allowed: Sequence[str]) -> frozenset[str]:
+    """The fields that are wanted. Raises Problem."""
+    for name in asked:
+        if name not in allowed:
+            raise bad_parameter(
+                "fields", f"{_shown(name)} is none; allowed: {', '.join(allowed)}.", allowed=list(allowed)
+            )
+    return frozenset(asked)
+
+
 def calls_query(found: dict[str, list[str]]) -> CallsQuery:
     """Read the parameters of `GET /api/v1/calls`. Raises Problem."""
     narrow = CallFilter(
@@ -86,7 +96,9 @@ def calls_query(found: dict[str, list[str]]) -> CallsQuery:
         if part not in INCLUDE:
             raise bad_parameter("include", f"{_shown(part)} is not known; allowed: {', '.join(INCLUDE)}.")
     cursor = found["cursor"][0] if "cursor" in found else None
-    return CallsQuery(narrow, read_limit(found, DEFAULT_LIMIT, MAX_LIMIT), cursor, "legs" in include)
+    return CallsQuery(
+        narrow, read_limit(found, DEFAULT_LIMIT, MAX_LIMIT), cursor, "legs" in (*include, *found.get("fields", ()))
+    )
 
 
 class EventsQuery(NamedTuple):

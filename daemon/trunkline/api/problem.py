@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 CONTENT_TYPE = "application/problem+json"
+MAX_BODY: Final = 64 * 1024  # bytes of a request, where its route does not say otherwise
 _encode = msgspec.json.Encoder().encode
 
 
@@ -15,6 +16,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "account_missing": (503, "the account of the configuration is not in the database yet"),
     "bad_body": (422, "the JSON of the body is not what the route takes"),
     "bad_cursor": (400, "the cursor was changed, or is of other filters"),
+    "bad_idempotency_key": (400, "an Idempotency-Key is 1 to 255 visible ASCII characters"),
     "bad_json": (400, "the body is no JSON"),
     "bad_upload": (422, "the form holds what is no file, or cannot be read"),
     "bad_parameter": (400, "a parameter cannot be used: `parameter`, and often `allowed`, say which and what could be"),
@@ -25,6 +27,8 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "delivery_not_found": (404, "no delivery of the webhook has this id"),
     "email_taken": (409, "a user of the account has this email"),
     "host_not_allowed": (421, "without a key only names of this machine are answered"),
+    "idempotency_key_reused": (422, "another request had this Idempotency-Key in the last 24 hours"),
+    "idempotency_not_kept": (400, "the route takes no Idempotency-Key"),
     "internal_error": (500, "ours; the log has it"),
     "key_expired": (401, "the API key has expired"),
     "key_missing": (401, "no API key was sent"),
@@ -47,12 +51,17 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "not_replayable": (409, "the delivery has nothing that could be sent again"),
     "object_missing": (404, "the object storage has lost the recording or file"),
     "origin_not_allowed": (403, "a page of this origin is not let in"),
+    "precondition_failed": (412, "what If-Match names is not what is there: it was changed since"),
     "range_refused": (416, "the Range is not one that is served"),
     "rate_limited": (429, "more requests than http.rate_limit allows; `Retry-After` says how long to wait"),
     "recording_erased": (410, "the recording was erased"),
     "recording_not_found": (404, "no recording of the account has this id"),
     "refresh_refused": (401, "the refresh token is missing, over, or was used before: log in again"),
     "refused": (400, "the request cannot be served"),
+    "request_in_progress": (
+        409,
+        "a request with this Idempotency-Key is being answered; ask again",
+    ),
     "route_not_found": (404, "there is nothing at this path"),
     "scope_missing": (403, "the key or the user may not do this; `scope` says what it takes"),
     "storage_not_configured": (503, "there is no object storage in the settings"),
@@ -72,12 +81,19 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
 EVERYWHERE: Final = (
     "unknown_parameter", "bad_parameter", "key_missing", "key_unknown", "key_revoked", "key_expired", "token_refused",
     "scope_missing", "rate_limited", "method_not_allowed", "body_too_large", "host_not_allowed", "refused",
-    "internal_error", "database_unavailable", "account_missing", "too_slow",
+    "internal_error", "database_unavailable", "account_missing", "too_slow", "not_http",
 )  # fmt: skip
 """The codes that every route may answer with."""
 
 WITH_BODY: Final = ("bad_body", "bad_json", "not_json")
 """… and those of every route that takes a body."""
+
+
+WITH_KEY: Final = ("bad_idempotency_key", "idempotency_key_reused", "request_in_progress")
+"""… those of every POST that takes an Idempotency-Key."""
+
+WITH_NO_KEY: Final = ("bad_idempotency_key", "idempotency_not_kept")
+"""… and of every one that takes none."""
 
 
 class Problem(Exception):

@@ -65,6 +65,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=calls.list_calls,
         about="The calls, newest first.",
         tag="calls",
+        sparse=True,
         parameters=_LIST,
         answers=(Answer(about="A page.", type=calls.CallPage),),
         problems=("bad_cursor",),
@@ -75,6 +76,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=calls.get_call,
         about="A call with its legs, transfers, holds and recordings; one that was merged into another is that other.",
         tag="calls",
+        sparse=True,
         parameters=(_PRETTY,),
         answers=(Answer(about="The call.", type=CallRecord),),
         problems=("call_not_found",),
@@ -273,4 +275,3 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 
 OPEN: Final = frozenset(route.path for route in ROUTES if route.open)
-TAKING_FILES: Final = frozenset((route.method, route.path) for route in ROUTES if route.files)

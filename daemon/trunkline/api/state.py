@@ -1,17 +1,16 @@
 """What the handlers of one app share, and how they answer."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-import msgspec
 from aiohttp import web
 
 from trunkline.api.feed import Feed
 from trunkline.api.guard import Guard
-from trunkline.api.parameters import pretty
 from trunkline.api.problem import Problem
+from trunkline.api.representation import json_response
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.identity.known import Known
 from trunkline.identity.limits import Buckets, Tries
@@ -23,6 +22,19 @@ from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings
 from trunkline.store.users import LOCKED_S, MOST_TRIES
+
+__all__ = [
+    "DEADLINE",
+    "KNOWN",
+    "OPEN_HERE",
+    "REQUEST_ID",
+    "STATE",
+    "TRIES_OF_ADDRESS",
+    "Access",
+    "Link",
+    "State",
+    "json_response",
+]
 
 TRIES_OF_ADDRESS: Final = 50  # wrong passwords from one address, before none is looked at for LOCKED_S
 
@@ -60,9 +72,9 @@ class State:
         metrics: Metrics,
         *,
         open_routes: Collection[str],
+        longest_bodies: Mapping[tuple[str, str], int],
         head: str | None,
         links: Callable[[], Sequence[Link]],
-        taking_files: Collection[tuple[str, str]],
         objects: ObjectStore | None,
         uploads: UploadLimits,
         enqueue: EnqueueRecordings | None,
@@ -82,10 +94,10 @@ class State:
         self.tries_of_address = Tries(TRIES_OF_ADDRESS, LOCKED_S, forget_s=LOCKED_S)
         self.tries_of_nobody = Tries(MOST_TRIES, LOCKED_S)
         self.metrics = metrics
+        self.longest_bodies = longest_bodies  # by method and path
         self.head = head  # the newest migration; None: not checked
         self.links = links
         self.objects = objects  # where recordings are; None: not configured
-        self.taking_files = taking_files  # the routes that set limits of their own to a body
         self.uploads = None if objects is None else Uploads(pool, objects, uploads)
         self.enqueue = enqueue  # has recordings worked on
         self.webhooks = webhooks  # posts to receivers
@@ -117,13 +129,3 @@ STATE: web.AppKey[State] = web.AppKey("state", State)
 KNOWN = web.RequestKey("known", bool)  # whether the request came with a key, or needs none
 DEADLINE = web.RequestKey("deadline", asyncio.Timeout)  # of the handler
 REQUEST_ID = web.RequestKey("request_id", str)  # also in the log, the answer and the audit
-
-
-def json_response(request: web.Request, body: bytes, status: int = 200) -> web.Response:
-    """Answer with JSON, indented when a human looks at it."""
-    if pretty(request):
-        body = msgspec.json.format(body, indent=2) + b"\n"
-    return web.Response(body=body, status=status, content_type="application/json", headers=_NOT_KEPT)
-
-
-_NOT_KEPT = {"Cache-Control": "no-store"}  # calls are personal data, and change while they live

@@ -10,6 +10,7 @@ from uuid import UUID
 from aiohttp import web
 from msgspec import UNSET, structs
 
+from trunkline.api.change import afterwards, changing, check_version
 from trunkline.api.contract import BODY, QUERY
 from trunkline.api.identity_forms import (
     DEFAULT_AUDIT,
@@ -24,13 +25,24 @@ from trunkline.api.identity_forms import (
 )
 from trunkline.api.parameters import read_id, read_limit
 from trunkline.api.problem import Problem
+from trunkline.api.representation import version_of
 from trunkline.api.sessions import by
 from trunkline.api.state import STATE, json_response
 from trunkline.calls.record import encode
 from trunkline.identity.keys import make_key
 from trunkline.store.api_keys import insert_key, revoke_key, select_keys
 from trunkline.store.audit import select_audit
-from trunkline.store.users import Refusal, delete_user, insert_user, select_user, select_users, update_user
+from trunkline.store.pool import Connection
+from trunkline.store.users import (
+    Refusal,
+    User,
+    delete_user,
+    insert_user,
+    lock_user,
+    select_user,
+    select_users,
+    update_user,
+)
 
 _PLACE: Final = struct.Struct(">q16s")  # microseconds since 1970, id
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,20 +61,20 @@ async def create_user(request: web.Request) -> web.Response:
     """Make a user."""
     state = request.app[STATE]
     asked: NewUser = request[BODY]  # type: ignore[assignment]  # the route's body
-    password = asked.password
+    password_hash = None if asked.password is None else await state.passwords.hash(asked.password)
     user = await insert_user(
-        state.pool,
+        await changing(request),
         await state.account_id(),
         by(request),
         email=asked.email.strip().lower(),
         name=asked.name.strip(),
         role=asked.role,
         extension=asked.extension and asked.extension.strip(),
-        password_hash=None if password is None else await state.passwords.hash(password),
+        password_hash=password_hash,
     )
     if user is None:
         raise _refused("email_taken")
-    return json_response(request, encode(user), status=201)
+    return json_response(request, encode(user), status=201, version=_version(user))
 
 
 async def get_user(request: web.Request) -> web.Response:
@@ -71,7 +83,7 @@ async def get_user(request: web.Request) -> web.Response:
     user = await select_user(state.pool, await state.account_id(), user_id)
     if user is None:
         raise _refused("user_not_found")
-    return json_response(request, encode(user))
+    return json_response(request, encode(user), version=_version(user))
 
 
 async def change_user(request: web.Request) -> web.Response:
@@ -86,20 +98,24 @@ async def change_user(request: web.Request) -> web.Response:
             changes[name] = changes[name].strip()
     if "email" in changes:
         changes["email"] = changes["email"].lower()
-    user = await update_user(state.pool, await state.account_id(), by(request), user_id, changes)
-    state.known.forget()
+    connection = await changing(request)
+    await _lock(request, connection, user_id)
+    user = await update_user(connection, await state.account_id(), by(request), user_id, changes)
     if isinstance(user, str):
         raise _refused(user)
-    return json_response(request, encode(user))
+    afterwards(request, state.known.forget)
+    return json_response(request, encode(user), version=_version(user))
 
 
 async def remove_user(request: web.Request) -> web.Response:
     """Delete a user."""
     state, user_id = request.app[STATE], _user_id(request)
-    refused = await delete_user(state.pool, await state.account_id(), by(request), user_id)
-    state.known.forget()
+    connection = await changing(request)
+    await _lock(request, connection, user_id)
+    refused = await delete_user(connection, await state.account_id(), by(request), user_id)
     if refused is not None:
         raise _refused(refused)
+    afterwards(request, state.known.forget)
     return web.Response(status=204, headers=_NOT_KEPT)
 
 
@@ -148,6 +164,18 @@ async def list_audit(request: web.Request) -> web.Response:
         at_us = (found[-1].at - _EPOCH) // _MICROSECOND
         following = urlsafe_b64encode(_PLACE.pack(at_us, found[-1].id.bytes)).decode()
     return json_response(request, encode(AuditPage(found, following)))
+
+
+async def _lock(request: web.Request, connection: Connection, user_id: UUID) -> None:
+    """Have the user to oneself, as the client knows him. Raises Problem."""
+    user = await lock_user(connection, await request.app[STATE].account_id(), user_id)
+    if user is None:
+        raise _refused("user_not_found")
+    check_version(request, _version(user))
+
+
+def _version(user: User) -> str:
+    return version_of(user.email, user.name, user.role, user.extension, user.has_password, user.disabled_at)
 
 
 def _place(cursor: str) -> tuple[datetime, UUID]:

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta
 
 from trunkline.api import webhooks
+from trunkline.api.change import Repeats
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.parameters import DEFAULT_LIMIT
 from trunkline.store.queries import MAX_LIMIT
@@ -36,10 +37,13 @@ WEBHOOKS: Final = (
         body=webhooks.NewWebhook,
         answers=(Answer(about="The webhook and its secret.", status=201, type=webhooks.WebhookSecret),),
         problems=(*_BODY, "webhook_url_refused", "too_many_webhooks"),
+        repeats=Repeats.REFUSED,
+        secret=True,
     ),
     Route(
         method="GET",
         path=f"{_PATH}/{{id}}",
+        versioned=True,
         handler=webhooks.get_webhook,
         about="A webhook, and how its receiver does.",
         tag="webhooks",
@@ -50,6 +54,7 @@ WEBHOOKS: Final = (
     Route(
         method="PATCH",
         path=f"{_PATH}/{{id}}",
+        versioned=True,
         handler=webhooks.change_webhook,
         queues=False,  # it asks the name of the receiver first, or the receiver
         about="Change a webhook; what is left out stays. Enabled again, it is told of what happens from now on.",
@@ -62,6 +67,7 @@ WEBHOOKS: Final = (
     Route(
         method="DELETE",
         path=f"{_PATH}/{{id}}",
+        versioned=True,
         handler=webhooks.remove_webhook,
         about="Delete a webhook, and the log of its deliveries.",
         tag="webhooks",
@@ -78,6 +84,8 @@ WEBHOOKS: Final = (
         parameters=(_PRETTY,),
         answers=(Answer(about="The webhook and its new secret.", type=webhooks.WebhookSecret),),
         problems=_ONE,
+        repeats=Repeats.REFUSED,
+        secret=True,
     ),
     Route(
         method="POST",
@@ -89,6 +97,7 @@ WEBHOOKS: Final = (
         parameters=(_PRETTY,),
         answers=(Answer(about="What the receiver said.", type=Delivery),),
         problems=_ONE,
+        repeats=Repeats.REFUSED,
     ),
     Route(
         method="GET",
@@ -123,5 +132,6 @@ WEBHOOKS: Final = (
         parameters=(_PRETTY,),
         answers=(Answer(about="It is in the line again.", status=202, type=Delivery),),
         problems=(*_ONE, "delivery_not_found", "not_replayable", "webhook_disabled"),
+        repeats=Repeats.KEPT,
     ),
 )

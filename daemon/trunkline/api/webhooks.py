@@ -14,14 +14,17 @@ from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
 from trunkline.api import cursor
+from trunkline.api.change import changing, check_version
 from trunkline.api.contract import BODY, QUERY
 from trunkline.api.parameters import limit_of, shortened
 from trunkline.api.problem import Problem, bad_parameter
+from trunkline.api.representation import version_of
 from trunkline.api.state import STATE, State, json_response
 from trunkline.calls.record import encode
 from trunkline.crm.webhooks.client import Answer
 from trunkline.crm.webhooks.destination import LONGEST_URL, Refused
 from trunkline.crm.webhooks.message import headers_of, new_secret, test_bodies
+from trunkline.store.pool import Connection
 from trunkline.store.queries import Position
 from trunkline.store.webhooks import (
     MOST,
@@ -34,6 +37,7 @@ from trunkline.store.webhooks import (
     delete_webhook,
     insert_test,
     insert_webhook,
+    lock_webhook,
     replay,
     rotate_secret,
     select_deliveries,
@@ -117,7 +121,7 @@ async def add_webhook(request: web.Request) -> web.Response:
 async def get_webhook(request: web.Request) -> web.Response:
     """One webhook."""
     _, webhook = await _wanted(request)
-    return json_response(request, encode(webhook))
+    return json_response(request, encode(webhook), version=_version(webhook))
 
 
 async def change_webhook(request: web.Request) -> web.Response:
@@ -130,14 +134,15 @@ async def change_webhook(request: web.Request) -> web.Response:
         _check_text(change.description)
     if change.url is not None:
         await _check_url(state, change.url)
-    changed = await update_webhook(state.pool, account_id, webhook.id, change)
-    return json_response(request, encode(_there(changed)))
+    connection = await _lock(request, webhook.id)
+    changed = _there(await update_webhook(connection, account_id, webhook.id, change))
+    return json_response(request, encode(changed), version=_version(changed))
 
 
 async def remove_webhook(request: web.Request) -> web.Response:
     """Delete a webhook and the log of its deliveries."""
     account_id, webhook = await _wanted(request)
-    await delete_webhook(request.app[STATE].pool, account_id, webhook.id)
+    await delete_webhook(await _lock(request, webhook.id), account_id, webhook.id)
     return web.Response(status=204)
 
 
@@ -199,7 +204,7 @@ async def replay_delivery(request: web.Request) -> web.Response:
         raise Problem("delivery_not_found", "No delivery of this webhook has this id; GET …/deliveries lists them.")
     if not webhook.enabled:
         raise Problem("webhook_disabled", 'This webhook is disabled; PATCH it with {"enabled": true} first.')
-    replayed = await replay(pool, account_id, webhook.id, found.id)
+    replayed = await replay(await changing(request), account_id, webhook.id, found.id)
     if replayed is None:
         raise Problem("not_replayable", "This is a test, or its event is no longer kept; POST …/test sends a new test.")
     return json_response(request, encode(replayed), status=202)
@@ -211,6 +216,18 @@ async def _wanted(request: web.Request) -> tuple[UUID, Webhook]:
     account_id, webhook_id = await state.account_id(), _uuid(request, "id")
     found = None if webhook_id is None else await select_webhook(state.pool, account_id, webhook_id)
     return account_id, _there(found)
+
+
+async def _lock(request: web.Request, webhook_id: UUID) -> Connection:
+    """Have the webhook to oneself, as the client knows it. Raises Problem."""
+    connection = await changing(request)
+    account_id = await request.app[STATE].account_id()
+    check_version(request, _version(_there(await lock_webhook(connection, account_id, webhook_id))))
+    return connection
+
+
+def _version(webhook: Webhook) -> str:
+    return version_of(webhook.url, webhook.description, webhook.profile, webhook.event_types, webhook.enabled)
 
 
 def _there(webhook: Webhook | None) -> Webhook:

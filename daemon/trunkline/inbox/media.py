@@ -37,6 +37,9 @@ class UploadLimits(NamedTuple):
     prefix: str = ""  # of every key
 
 
+SHORT_FILES: Final = UploadLimits()
+
+
 class TooLarge(Exception):
     """A file is longer than it may be."""
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import UUID
 
 from trunkline.store.columns import (
     account_column,
@@ -97,6 +98,7 @@ lead: Final = Table(
     text_column("email"),
     word("status", "new"),
     text_column("source"),
+    text_column("external_id"),  # its id in another CRM
     json_object("metadata"),
     now_column("created_at"),
     now_column("updated_at"),
@@ -110,7 +112,48 @@ lead: Final = Table(
         postgresql_where=text("phone_e164 IS NOT NULL"),
     ),
     Index("ix_lead_account_id_created_at_id", "account_id", "created_at", "id"),
+    Index("ix_lead_account_id_updated_at_id", "account_id", "updated_at", "id"),
+    # No address is longer; what the old schema took for one may be longer than a row of an index.
+    Index(
+        "ix_lead_email",
+        *("account_id", "email", "created_at", "id"),
+        postgresql_where=text("octet_length(email) <= 254"),
+    ),
+    Index(
+        "uq_lead_external_id",
+        *("account_id", "external_id"),
+        unique=True,
+        postgresql_where=text("external_id IS NOT NULL"),
+    ),
     one_of("status", LEAD_STATUSES),
+)
+
+# The numbers of a lead beside its first one, which is in `lead`.
+lead_phone: Final = Table(
+    "lead_phone",
+    metadata,
+    reference("lead_id", "lead", cascade=True, nullable=False),
+    Column("position", Integer(), nullable=False),  # from 1
+    Column("account_id", UUID(), nullable=False),  # its lead's; lead_id is what ties it
+    word("number"),  # as it was typed
+    text_column("e164"),
+    instant("lead_created_at", nullable=False),  # its lead's: the oldest is the match, as for the first number
+    PrimaryKeyConstraint("lead_id", "position"),
+    Index(
+        "ix_lead_phone_e164_further",
+        *("account_id", "e164", "lead_created_at", "lead_id"),
+        postgresql_where=text("e164 IS NOT NULL"),
+    ),
+)
+
+# The ids of leads that were merged into another one.
+lead_alias: Final = Table(
+    "lead_alias",
+    metadata,
+    Column("folded_id", UUID(), primary_key=True),
+    Column("account_id", UUID(), nullable=False),  # its lead's
+    reference("lead_id", "lead", cascade=True, nullable=False, index=True),
+    now_column("created_at"),
 )
 
 deal: Final = Table(

@@ -4,6 +4,7 @@ A reader keeps the `seq` of the last event it has handled and asks for what is a
 sees one twice, also while several writers commit. NOTIFY on CHANNEL ("ACCOUNT_ID LAST_SEQ") says when to ask.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -22,9 +23,35 @@ ORDER BY seq
 LIMIT $3
 """
 
+# $1 the account, $2 how many; then each event's type, data and subjects. As writer_sql.INSERT_EVENTS numbers them: the
+# row lock on the cursor is held until the commit, which has to be next.
+_INSERT_EVENTS: Final = """
+WITH cursor AS (
+    INSERT INTO event_cursor AS held (account_id, last_seq) VALUES ($1, $2)
+    ON CONFLICT (account_id) DO UPDATE SET last_seq = held.last_seq + excluded.last_seq
+    RETURNING last_seq
+), written AS (
+    INSERT INTO event (account_id, seq, type, data, call_id, lead_id, conversation_id)
+    SELECT $1, cursor.last_seq - $2 + told.n, told.type, told.data, told.call_id, told.lead_id, told.conversation_id
+    FROM cursor CROSS JOIN unnest($3::text[], $4::jsonb[], $5::uuid[], $6::uuid[], $7::uuid[])
+        WITH ORDINALITY AS told (type, data, call_id, lead_id, conversation_id, n)
+)
+SELECT pg_notify('trunkline_event', $1::text || ' ' || last_seq::text) FROM cursor
+"""
+
+
+class NewEvent(NamedTuple):
+    """An event to be written. data: a JSON object."""
+
+    type: str
+    data: bytes
+    call_id: UUID | None = None
+    lead_id: UUID | None = None
+    conversation_id: UUID | None = None
+
 
 class StoredEvent(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """One event. `data` holds the Call as it was then ("call"), and for call.merged also mergedId, mergedExternalId."""
+    """One event. `data` holds its subject as it was then: docs/api.md."""
 
     seq: int
     type: str
@@ -71,6 +98,20 @@ class _Data(msgspec.Struct):
 
 _encode: Final = msgspec.json.Encoder().encode
 _concerned: Final = msgspec.json.Decoder(_Data).decode
+
+
+async def insert_events(connection: Connection, account_id: UUID, events: Sequence[NewEvent]) -> None:
+    """Write events, in order, as the last thing before the commit: everybody else of the account waits for it."""
+    await connection.execute(
+        _INSERT_EVENTS,
+        account_id,
+        len(events),
+        [event.type for event in events],
+        [event.data.decode() for event in events],
+        [event.call_id for event in events],
+        [event.lead_id for event in events],
+        [event.conversation_id for event in events],
+    )
 
 
 async def select_event_lines(database: Connection | Pool, account_id: UUID, after: int, limit: int) -> list[EventLine]:

@@ -5,13 +5,14 @@ Of a key or a refresh token only the SHA-256 is stored: both are 32 random bytes
 
 from typing import Final
 
-from sqlalchemy import Column, ForeignKey, Index, LargeBinary, Table, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, PrimaryKeyConstraint, Table, UniqueConstraint
 from sqlalchemy.dialects.postgresql import UUID
 
 from trunkline.store.columns import (
     account_column,
     id_column,
     instant,
+    json_object,
     metadata,
     now_column,
     reference,
@@ -77,4 +78,19 @@ audit: Final = Table(
     text_column("request_id"),
     text_column("detail"),
     Index("ix_audit_account_id_at_id", "account_id", "at", "id"),
+)
+
+# What was answered to a POST, for who sends it again: store/kept_answers.py.
+kept_answer: Final = Table(
+    "kept_answer",
+    metadata,
+    account_column(),
+    Column("digest", LargeBinary(), nullable=False),  # of the Idempotency-Key
+    Column("fingerprint", LargeBinary(), nullable=False),  # of the request: made with the key, which is not stored
+    Column("status", Integer(), nullable=False),
+    json_object("headers", nullable=False),
+    Column("body", LargeBinary(), nullable=False),
+    now_column("created_at"),
+    PrimaryKeyConstraint("account_id", "digest"),
+    Index("ix_kept_answer_account_id_created_at", "account_id", "created_at"),
 )

@@ -12,8 +12,8 @@ from uuid import UUID
 
 import msgspec
 
+from trunkline.store.keyset import Listing, Order, Sort
 from trunkline.store.pool import Connection, Pool
-from trunkline.store.queries import Position
 
 UPLOADING_S: Final = 3600  # longer than any upload: behind it the object is removed
 FAILED_S: Final = 120  # longer than the storage may still be at a put that we gave up
@@ -60,12 +60,13 @@ _FILE: Final = """id, name, mime_type, size, metadata ->> 'sha256' AS sha256, me
 _SELECT: Final = f"""
 SELECT {_FILE}, key FROM media_file WHERE account_id = $1 AND id = $2 AND kind = 'attachment'
 """
-_SELECT_PAGE: Final = f"""
-SELECT {_FILE} FROM media_file
-WHERE account_id = $1 AND kind = 'attachment' AND ($2::timestamptz IS NULL OR (uploaded_at, id) < ($2, $3::uuid))
-ORDER BY uploaded_at DESC, id DESC
-LIMIT $4
-"""
+MEDIA_FILES: Final = Listing(
+    select=f"SELECT {_FILE} FROM media_file",
+    table="media_file",
+    orders={"uploadedAt": Order("uploaded_at", "timestamptz")},
+    default=Sort("uploadedAt", descending=True),
+)
+OF_MESSAGES: Final = "media_file.kind = 'attachment'"  # and of what is to be one; a recording's are the recording's
 
 _FORESEE: Final = f"""
 INSERT INTO object_removal (account_id, bucket, key, due_at)
@@ -115,15 +116,7 @@ async def select_media_file(
 ) -> tuple[MediaFile, str] | None:
     """A media file of an account and its object's key; None when the account has none of this id."""
     row = await database.fetchrow(_SELECT, account_id, file_id)
-    return None if row is None else (_file(row), row["key"])
-
-
-async def select_media_files(
-    database: Connection | Pool, account_id: UUID, after: Position | None, limit: int
-) -> list[MediaFile]:
-    """At most `limit` media files behind a place in the list, the newest first."""
-    at, id_ = (None, None) if after is None else after
-    return [_file(row) for row in await database.fetch(_SELECT_PAGE, account_id, at, id_, limit)]
+    return None if row is None else (media_file_of(row), row["key"])
 
 
 async def foresee_removal(database: Connection | Pool, account_id: UUID, bucket: str, key: str) -> UUID:
@@ -132,24 +125,25 @@ async def foresee_removal(database: Connection | Pool, account_id: UUID, bucket:
     return found
 
 
-async def insert_media_files(pool: Pool, account_id: UUID, received: Sequence[Received]) -> list[MediaFile] | None:
+async def insert_media_files(
+    connection: Connection, account_id: UUID, received: Sequence[Received]
+) -> list[MediaFile] | None:
     """Make media files of what was received, in this order; None where an upload took so long that it was removed."""
-    async with pool.acquire() as connection, connection.transaction():
-        spared = await connection.fetch(_SPARE, account_id, [one.removal_id for one in received])
-        if len(spared) < len(received):
-            return None
-        rows = await connection.fetch(
-            _INSERT,
-            account_id,
-            [one.id for one in received],
-            [one.name for one in received],
-            [one.bucket for one in received],
-            [one.key for one in received],
-            [one.mime_type for one in received],
-            [one.size for one in received],
-            [one.sha256 for one in received],
-        )
-    files = {row["id"]: _file(row) for row in rows}
+    spared = await connection.fetch(_SPARE, account_id, [one.removal_id for one in received])
+    if len(spared) < len(received):
+        return None
+    rows = await connection.fetch(
+        _INSERT,
+        account_id,
+        [one.id for one in received],
+        [one.name for one in received],
+        [one.bucket for one in received],
+        [one.key for one in received],
+        [one.mime_type for one in received],
+        [one.size for one in received],
+        [one.sha256 for one in received],
+    )
+    files = {row["id"]: media_file_of(row) for row in rows}
     return [files[one.id] for one in received]
 
 
@@ -178,5 +172,6 @@ async def forget_removal(database: Connection | Pool, removal_id: UUID) -> None:
     await database.execute(_FORGET, removal_id)
 
 
-def _file(row: Any) -> MediaFile:
+def media_file_of(row: Any) -> MediaFile:
+    """The media file of a row."""
     return MediaFile(**{field: row[field] for field in MediaFile.__struct_fields__})

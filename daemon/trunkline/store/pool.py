@@ -4,6 +4,8 @@ A Pool is opened without a connection, so that a database which is down at the s
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -96,6 +98,17 @@ async def open_pool(
         setup=enter,
         reset=_leave if reading else None,
     )
+
+
+@asynccontextmanager
+async def in_transaction(database: Connection | Pool) -> AsyncIterator[Connection]:
+    """A transaction: on a connection of the pool, or within the one that the connection is in already."""
+    if isinstance(database, asyncpg.Pool):
+        async with database.acquire() as connection, connection.transaction():
+            yield connection
+    else:
+        async with database.transaction():
+            yield database
 
 
 def raise_if_cancelled() -> None:

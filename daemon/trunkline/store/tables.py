@@ -54,11 +54,13 @@ from trunkline.store.crm_tables import (
     integration_link,
     integration_secret,
     lead,
+    lead_alias,
+    lead_phone,
     media_file,
     message,
     object_removal,
 )
-from trunkline.store.identity_tables import api_key, audit, auth_secret, refresh_token
+from trunkline.store.identity_tables import api_key, audit, auth_secret, kept_answer, refresh_token
 from trunkline.store.webhook_tables import webhook, webhook_delivery
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "call",
     "call_alias",
     "call_leg",
+    "call_note",
     "call_recording",
     "campaign",
     "command",
@@ -82,7 +85,10 @@ __all__ = [
     "integration",
     "integration_link",
     "integration_secret",
+    "kept_answer",
     "lead",
+    "lead_alias",
+    "lead_phone",
     "media_file",
     "message",
     "metadata",
@@ -218,6 +224,20 @@ call_alias: Final = Table(
     Column("folded_id", UUID(), nullable=True, index=True),  # the id its own row had; None: it never had one
     now_column("created_at"),
     PrimaryKeyConstraint("integration_id", "external_id"),
+)
+
+# What people make of a call: beside it, so that neither they nor the writer of calls wait for each other.
+call_note: Final = Table(
+    "call_note",
+    metadata,
+    Column("call_id", UUID(), ForeignKey("call.id", ondelete="CASCADE"), primary_key=True),
+    Column("account_id", UUID(), nullable=False),  # its call's
+    word("notes", ""),
+    texts("tags"),
+    text_column("disposition"),
+    # Somebody said whose call it is, or that it is nobody's: no program says otherwise. Which one is in the call.
+    Column("lead_chosen", Boolean(), nullable=False, server_default=text("false")),
+    now_column("updated_at"),
 )
 
 call_recording: Final = Table(

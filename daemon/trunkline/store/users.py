@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 
 from trunkline.store.audit import By, insert_audit
-from trunkline.store.pool import Connection, Pool
+from trunkline.store.pool import Connection, Pool, in_transaction
 
 MOST_TRIES: Final = 10
 LOCKED_S: Final = 900
@@ -19,6 +19,7 @@ _COLUMNS: Final = """id, email, name, upper(role) AS role, extension, password_h
     created_at, disabled_at, CASE WHEN locked_until > now() THEN locked_until END AS locked_until"""
 
 _SELECT: Final = f"SELECT {_COLUMNS} FROM app_user WHERE account_id = $1 AND id = $2"
+_LOCK: Final = f"{_SELECT} FOR UPDATE"
 _SELECT_ALL: Final = f"SELECT {_COLUMNS} FROM app_user WHERE account_id = $1 ORDER BY email, id LIMIT {_MOST}"
 
 # Two that differ by case only may have come from the old schema; nobody can make such a pair any more.
@@ -117,8 +118,14 @@ async def select_user(database: Connection | Pool, account_id: UUID, user_id: UU
     return None if row is None else User(**row)
 
 
+async def lock_user(connection: Connection, account_id: UUID, user_id: UUID) -> User | None:
+    """As select_user; he stays as he is until the transaction's end."""
+    row: Any = await connection.fetchrow(_LOCK, account_id, user_id)
+    return None if row is None else User(**row)
+
+
 async def insert_user(
-    pool: Pool,
+    database: Connection | Pool,
     account_id: UUID,
     by: By,
     *,
@@ -129,7 +136,7 @@ async def insert_user(
     password_hash: str | None,
 ) -> User | None:
     """Store a new user; email: in lowercase. None when the account has one of that email."""
-    async with pool.acquire() as connection, connection.transaction():
+    async with in_transaction(database) as connection:
         row: Any = await connection.fetchrow(_INSERT, account_id, email, name, role, extension, password_hash)
         if row is None:
             return None
@@ -138,22 +145,22 @@ async def insert_user(
 
 
 async def update_user(
-    pool: Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object]
+    database: Connection | Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object]
 ) -> User | Refusal:
     """Change a user. changes: of email (in lowercase), name, role, extension, disabled, password_hash.
 
     Who is disabled or gets another password is logged out everywhere. The last admin who can log in stays one.
     """
     try:
-        return await _update_user(pool, account_id, by, user_id, changes)
+        return await _update_user(database, account_id, by, user_id, changes)
     except asyncpg.UniqueViolationError:  # somebody took the email in the same moment
         return "email_taken"
 
 
 async def _update_user(
-    pool: Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object]
+    database: Connection | Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object]
 ) -> User | Refusal:
-    async with pool.acquire() as connection, connection.transaction():
+    async with in_transaction(database) as connection:
         demoted = changes.get("role", "ADMIN") != "ADMIN" or changes.get("disabled") is True
         if demoted and await _is_last_admin(connection, account_id, user_id):
             return "last_admin"
@@ -174,9 +181,9 @@ async def _update_user(
     return User(**row)
 
 
-async def delete_user(pool: Pool, account_id: UUID, by: By, user_id: UUID) -> Refusal | None:
+async def delete_user(database: Connection | Pool, account_id: UUID, by: By, user_id: UUID) -> Refusal | None:
     """Delete a user; what he did stays in the audit. The last admin who can log in stays."""
-    async with pool.acquire() as connection, connection.transaction():
+    async with in_transaction(database) as connection:
         if await _is_last_admin(connection, account_id, user_id):
             return "last_admin"
         email = await connection.fetchval(

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from trunkline.store.pool import Pool
+from trunkline.store.pool import Connection, Pool
 from trunkline.store.queries import Position
 
 MOST: Final = 50  # webhooks of an account
@@ -111,6 +111,7 @@ RETURNING {_WEBHOOK}
 """
 _SELECT_ALL: Final = f"SELECT {_WEBHOOK} FROM webhook WHERE account_id = $1 ORDER BY created_at, id"
 _SELECT: Final = f"SELECT {_WEBHOOK} FROM webhook WHERE account_id = $1 AND id = $2"
+_LOCK: Final = f"{_SELECT} FOR UPDATE"
 _DELETE: Final = "DELETE FROM webhook WHERE account_id = $1 AND id = $2 RETURNING 1"
 
 # Who is enabled again is told what happens from now on. Whatever an admin changes of where or whether, the receiver is
@@ -192,16 +193,21 @@ async def select_webhook(pool: Pool, account_id: UUID, webhook_id: UUID) -> Webh
     return _webhook(await pool.fetchrow(_SELECT, account_id, webhook_id))
 
 
-async def update_webhook(pool: Pool, account_id: UUID, webhook_id: UUID, change: Change) -> Webhook | None:
+async def lock_webhook(connection: Connection, account_id: UUID, webhook_id: UUID) -> Webhook | None:
+    """As select_webhook; it stays as it is until the transaction's end."""
+    return _webhook(await connection.fetchrow(_LOCK, account_id, webhook_id))
+
+
+async def update_webhook(connection: Connection, account_id: UUID, webhook_id: UUID, change: Change) -> Webhook | None:
     """Change a webhook; as it is then."""
     profile = None if change.profile is None else change.profile.lower()
     values = (change.url, change.description, profile, change.event_types, change.enabled)
-    return _webhook(await pool.fetchrow(_UPDATE, account_id, webhook_id, *values))
+    return _webhook(await connection.fetchrow(_UPDATE, account_id, webhook_id, *values))
 
 
-async def delete_webhook(pool: Pool, account_id: UUID, webhook_id: UUID) -> bool:
+async def delete_webhook(connection: Connection, account_id: UUID, webhook_id: UUID) -> bool:
     """Delete a webhook, and the log of its deliveries; whether it was there."""
-    return await pool.fetchval(_DELETE, account_id, webhook_id) is not None
+    return await connection.fetchval(_DELETE, account_id, webhook_id) is not None
 
 
 async def rotate_secret(pool: Pool, account_id: UUID, webhook_id: UUID, secret: str) -> Webhook | None:
@@ -230,9 +236,9 @@ async def select_delivery(pool: Pool, account_id: UUID, webhook_id: UUID, delive
     return None if row is None else _delivery(row)
 
 
-async def replay(pool: Pool, account_id: UUID, webhook_id: UUID, delivery_id: UUID) -> Delivery | None:
+async def replay(connection: Connection, account_id: UUID, webhook_id: UUID, delivery_id: UUID) -> Delivery | None:
     """Have a delivery made again, with the same message id. None: its event is not there (a test has none)."""
-    row = await pool.fetchrow(_REPLAY, account_id, webhook_id, delivery_id)
+    row = await connection.fetchrow(_REPLAY, account_id, webhook_id, delivery_id)
     return None if row is None else _delivery(row)
 
 
