@@ -35,7 +35,7 @@ from trunkline.following import Following
 from trunkline.garbage import give_back, settle
 from trunkline.inbox.media import UploadLimits
 from trunkline.inbox.service import InboxService
-from trunkline.inbox.telephony import upsert_conversations
+from trunkline.inbox.telephony import mark_missed, upsert_conversations
 from trunkline.metrics import Metrics, families
 from trunkline.recordings.spool import RecordingSpool
 from trunkline.store.faults import advice
@@ -325,7 +325,12 @@ class _Pools:
                 settings, lambda: spools.named(spools.recordings), lambda: spools.named(spools.voicemail)
             )
         writer = CallWriter(
-            writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
+            writing,
+            account,
+            leads=select_leads_by_number,
+            conversations=upsert_conversations,
+            missed=mark_missed,
+            recordings=enqueue,
         )
         webhooks = await WebhookService.open(url, _sending(settings))
         inbox = await InboxService.open(url, None if service is None else service.store)

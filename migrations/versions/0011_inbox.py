@@ -18,8 +18,8 @@ down_revision = "0010"
 
 CONVERSATION = {"snoozed_until": "timestamptz", "unread_count": "integer NOT NULL DEFAULT 0"}
 CONVERSATION_INDEXES = {
-    "ix_conversation_open": "conversation (account_id, last_at, id) WHERE status = 'open' AND snoozed_until IS NULL",
-    "ix_conversation_snoozed": "conversation (account_id, snoozed_until) WHERE snoozed_until IS NOT NULL",
+    "ix_conversation_open": "conversation (account_id, last_at, id) WHERE status = 'open'",
+    "ix_conversation_snoozed": "conversation (account_id, last_at, id) WHERE snoozed_until IS NOT NULL",
     "ix_conversation_unread": "conversation (account_id, last_at, id) WHERE unread_count > 0",
     "ix_conversation_channel": "conversation (account_id, channel, last_at, id)",
     "ix_conversation_assigned": "conversation (account_id, assigned_user_id, last_at, id)",

@@ -54,14 +54,14 @@ class Doomed(NamedTuple):
     key: str
 
 
-_FILE: Final = """id, name, mime_type, size, metadata ->> 'sha256' AS sha256, message_id,
+FILE_COLUMNS: Final = """id, name, mime_type, size, metadata ->> 'sha256' AS sha256, message_id,
     '/api/v1/media-files/' || id || '/content' AS url, uploaded_at"""
 
 _SELECT: Final = f"""
-SELECT {_FILE}, key FROM media_file WHERE account_id = $1 AND id = $2 AND kind = 'attachment'
+SELECT {FILE_COLUMNS}, key FROM media_file WHERE account_id = $1 AND id = $2 AND kind = 'attachment'
 """
 MEDIA_FILES: Final = Listing(
-    select=f"SELECT {_FILE} FROM media_file",
+    select=f"SELECT {FILE_COLUMNS} FROM media_file",
     table="media_file",
     orders={"uploadedAt": Order("uploaded_at", "timestamptz")},
     default=Sort("uploadedAt", descending=True),
@@ -80,7 +80,7 @@ SELECT of.id, $1, of.name, of.bucket, of.key, 's3://' || of.bucket || '/' || of.
     jsonb_build_object('sha256', of.sha256)
 FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[])
     AS of (id, name, bucket, key, mime_type, size, sha256)
-RETURNING {_FILE}
+RETURNING {FILE_COLUMNS}
 """
 _GIVE_UP: Final = f"""
 UPDATE object_removal SET due_at = now() + interval '{FAILED_S} s' WHERE account_id = $1 AND id = ANY ($2::uuid[])
