@@ -64,6 +64,18 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
     media_file_id = await pool.fetchval(
         "INSERT INTO media_file (account_id, name, key, size) VALUES ($1, $2, $2, 1) RETURNING id", account_id, word
     )
+    conversation_id = await pool.fetchval(
+        """INSERT INTO conversation (account_id, channel, contact, contact_name)
+           VALUES ($1, 'telephony', $2, $2) RETURNING id""",
+        account_id,
+        word,
+    )
+    await pool.execute(
+        "INSERT INTO message (account_id, conversation_id, direction, content) VALUES ($1, $2, 'inbound', $3)",
+        account_id,
+        conversation_id,
+        word,
+    )
     return Belongings(
         account_id,
         {
@@ -74,6 +86,7 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
             "webhooks": webhook_id,
             "deliveries": delivery_id,
             "media-files": media_file_id,
+            "conversations": conversation_id,
         },
     )
 

@@ -55,6 +55,13 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("GET", "/api/v1/media-files/{id}"): ("media-files:read", {A, S, G}),
     ("DELETE", "/api/v1/media-files/{id}"): ("media-files:write", {A, S, G}),
     ("GET", "/api/v1/media-files/{id}/content"): ("media-files:read", {A, S, G}),
+    ("GET", "/api/v1/conversations"): ("conversations:read", ALL),
+    ("GET", "/api/v1/conversations/unread"): ("conversations:read", ALL),
+    ("GET", "/api/v1/conversations/{id}"): ("conversations:read", ALL),
+    ("PATCH", "/api/v1/conversations/{id}"): ("conversations:write", {A, S, G}),
+    ("GET", "/api/v1/conversations/{id}/timeline"): ("messages:read", {A, S, G}),
+    ("GET", "/api/v1/conversations/{id}/messages"): ("messages:read", {A, S, G}),
+    ("POST", "/api/v1/conversations/{id}/messages"): ("messages:write", {A, S, G}),
     ("GET", "/api/v1/events"): ("events:read", ALL),
     ("GET", "/api/v1/ws"): OPEN,  # its handler asks; tests/api/test_live.py
     ("POST", "/api/v1/auth/login"): OPEN,
@@ -225,7 +232,9 @@ async def everything_of(pool: Pool, belongings: Belongings) -> list[str]:
         "recording_access",
         "webhook",
         "webhook_delivery",
+        "conversation",
         "media_file",
+        "message",
         "object_removal",
     ):
         rows += await pool.fetch(

@@ -16,13 +16,13 @@ from trunkline.api.change import changing, check_version, tell
 from trunkline.api.contract import BODY, QUERY
 from trunkline.api.guard import CALLER
 from trunkline.api.listing import Narrowed, list_page
-from trunkline.api.parameters import DEFAULT_LIMIT, read_limit, read_uuid, read_words
+from trunkline.api.parameters import DEFAULT_LIMIT, read_id, read_limit, read_words
 from trunkline.api.problem import Problem, bad_parameter
 from trunkline.api.representation import version_of
 from trunkline.api.state import STATE, json_response
 from trunkline.calls.record import encode
 from trunkline.store import conversations as rows
-from trunkline.store.conversations import CONVERSATIONS, Change, Conversation, Unread
+from trunkline.store.conversations import CONVERSATIONS, Change, Conversation
 from trunkline.store.keyset import MAX_PAGE
 from trunkline.store.messages import TimelineItem, select_timeline
 from trunkline.store.pool import Connection
@@ -57,12 +57,12 @@ class ConversationChange(msgspec.Struct, rename="camel", forbid_unknown_fields=T
     status: CLOSED, or OPEN again; either ends a snooze. snoozedUntil: a time to come. unreadCount: 0, it was read.
     """
 
-    assigned_user_id: UUID | None | UnsetType = UNSET
-    snoozed_until: datetime | None | UnsetType = UNSET
+    assigned_user_id: UUID | UnsetType | None = UNSET
+    snoozed_until: datetime | UnsetType | None = UNSET
     status: Literal["OPEN", "CLOSED"] | UnsetType = UNSET
     unread_count: Annotated[int, Meta(ge=0, le=0)] | UnsetType = UNSET
-    contact_name: Annotated[str, Meta(min_length=1, max_length=200)] | None | UnsetType = UNSET
-    lead_id: UUID | None | UnsetType = UNSET
+    contact_name: Annotated[str, Meta(min_length=1, max_length=200)] | UnsetType | None = UNSET
+    lead_id: UUID | UnsetType | None = UNSET
 
 
 async def list_conversations(request: web.Request) -> web.Response:
@@ -119,7 +119,7 @@ async def get_timeline(request: web.Request) -> web.Response:
 async def wanted(request: web.Request) -> tuple[UUID, Conversation]:
     """The account, and its conversation of the path's id. Raises Problem."""
     state = request.app[STATE]
-    account_id, conversation_id = await state.account_id(), read_uuid(request, "id")
+    account_id, conversation_id = await state.account_id(), read_id(request)
     found = None
     if conversation_id is not None:
         found = await rows.select_conversation(state.pool, account_id, conversation_id)
@@ -130,7 +130,7 @@ async def wanted(request: web.Request) -> tuple[UUID, Conversation]:
 
 async def locked(request: web.Request, connection: Connection) -> Conversation:
     """The conversation of the path's id, which nobody else changes until the commit. Raises Problem."""
-    conversation_id = read_uuid(request, "id")
+    conversation_id = read_id(request)
     found = None
     if conversation_id is not None:
         found = await rows.lock_conversation(connection, await request.app[STATE].account_id(), conversation_id)
@@ -267,6 +267,3 @@ def _uuid(name: str, text: str) -> UUID:
 
 def _bad(field: str, why: str) -> Problem:
     return Problem("bad_body", f"{field}: {why}.")
-
-
-__all__ = ["Unread"]

@@ -9,6 +9,7 @@ from msgspec import Meta
 from trunkline.api import calls, document, health, live, recordings
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.identity_routes import IDENTITY_ROUTES
+from trunkline.api.inbox_routes import INBOX
 from trunkline.api.media_routes import MEDIA_FILES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
 from trunkline.api.webhook_routes import WEBHOOKS
@@ -181,6 +182,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *IDENTITY_ROUTES,
     *WEBHOOKS,
     *MEDIA_FILES,
+    *INBOX,
     Route(
         method="GET",
         path="/api/v1/events",

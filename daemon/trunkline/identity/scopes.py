@@ -10,9 +10,13 @@ ANYBODY: Final = ""  # the scope of a route that every caller may use who is kno
 SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
     "calls:read": "calls, with their legs",
+    "conversations:read": "conversations: with whom, whose, how they stand",
+    "conversations:write": "assign, snooze, close and read them",
     "events:read": "what happens, live",
     "media-files:read": "files that were uploaded or came with messages",
     "media-files:write": "upload and delete them",
+    "messages:read": "what was said in conversations, and their timelines",
+    "messages:write": "write into conversations",
     "metrics:read": "the page for Prometheus",
     "recordings:read": "recordings: what there is, sound, waveform",
     "recordings:write": "legal hold, erasure",
@@ -31,7 +35,9 @@ class Role(StrEnum):
     VIEWER = "VIEWER"
 
 
-_INBOX: Final = frozenset({"media-files:read", "media-files:write"})
+_INBOX: Final = frozenset(
+    f"{what}:{how}" for what in ("conversations", "messages", "media-files") for how in ("read", "write")
+)
 
 SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
@@ -39,7 +45,7 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
         {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"} | _INBOX
     ),
     Role.AGENT: frozenset({"calls:read", "events:read", "recordings:read"} | _INBOX),
-    Role.VIEWER: frozenset({"calls:read", "events:read"}),  # sees what goes on, hears nobody
+    Role.VIEWER: frozenset({"calls:read", "conversations:read", "events:read"}),  # sees what goes on, hears nobody
 }
 
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from trunkline.inbox.media import Remover
+from trunkline.inbox.snooze import Waker
 from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool, open_pool
 
@@ -13,6 +14,7 @@ class InboxService:
     def __init__(self, pool: Pool, store: ObjectStore | None) -> None:
         """Use `open`. store: where media files are; None: nowhere."""
         self._pool = pool
+        self.waker = Waker(pool)
         self.remover = None if store is None else Remover(pool, store)
 
     @classmethod
@@ -23,6 +25,7 @@ class InboxService:
     async def run(self) -> None:
         """Never returns; whatever is away is waited for."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.waker.run(), name="inbox.waker")
             if self.remover is not None:
                 tasks.create_task(self.remover.run(), name="inbox.remover")
 

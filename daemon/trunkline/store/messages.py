@@ -12,7 +12,7 @@ import msgspec
 
 from trunkline.store.events import NewEvent
 from trunkline.store.keyset import Listing, Order, Place, Sort
-from trunkline.store.media import FILE_COLUMNS, MediaFile, media_file_of
+from trunkline.store.media import FILE_COLUMNS, MediaFile
 from trunkline.store.pool import Connection, Pool
 
 CREATED: Final = "message.created"
@@ -65,8 +65,13 @@ class TimelineItem(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     call: TimelineCall | None
 
 
-_COLUMNS: Final = """id, conversation_id, upper(direction) AS direction, content, upper(status) AS status,
-    metadata ->> 'author' AS author, external_id, sent_at, delivered_at, read_at, created_at"""
+_FILES: Final = f"""(
+    SELECT coalesce(jsonb_agg(to_jsonb(file) ORDER BY file.position, file.id), '[]')
+    FROM (SELECT {FILE_COLUMNS}, position FROM media_file
+          WHERE message_id = message.id AND account_id = message.account_id AND kind = 'attachment') AS file
+)"""
+_COLUMNS: Final = f"""id, conversation_id, upper(direction) AS direction, content, upper(status) AS status,
+    metadata ->> 'author' AS author, external_id, sent_at, delivered_at, read_at, created_at, {_FILES} AS files"""
 
 MESSAGES: Final = Listing(
     select=f"SELECT {_COLUMNS} FROM message",
@@ -75,11 +80,6 @@ MESSAGES: Final = Listing(
     default=Sort("createdAt", descending=True),
 )
 
-_SELECT_FILES: Final = f"""
-SELECT {FILE_COLUMNS} FROM media_file
-WHERE account_id = $1 AND message_id = ANY ($2::uuid[]) AND kind = 'attachment'
-ORDER BY message_id, position, id
-"""
 _SELECT_MESSAGES: Final = f"SELECT {_COLUMNS} FROM message WHERE account_id = $1 AND id = ANY ($2::uuid[])"
 _SELECT_CALLS: Final = """
 SELECT id, upper(direction) AS direction, upper(status) AS status, from_number AS from_, to_number AS to, started_at,
@@ -100,10 +100,9 @@ ORDER BY at DESC, id DESC
 LIMIT $5
 """
 
-_INSERT: Final = f"""
+_INSERT: Final = """
 INSERT INTO message (id, account_id, conversation_id, integration_id, direction, content, status, metadata, sent_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, jsonb_build_object('author', $8::text), CASE WHEN $7 = 'sent' THEN now() END)
-RETURNING {_COLUMNS}
 """
 _LOCK_FILES: Final = """
 SELECT id FROM media_file
@@ -117,6 +116,22 @@ WHERE media_file.account_id = $1 AND media_file.id = wanted.id
 """
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class _File(msgspec.Struct):
+    """A media file as PostgreSQL writes it."""
+
+    id: UUID
+    name: str
+    mime_type: str | None
+    size: int | None
+    sha256: str | None
+    message_id: UUID | None
+    url: str
+    uploaded_at: datetime
+
+
+_decode_files: Final = msgspec.json.Decoder(list[_File]).decode
 
 
 async def lock_files(connection: Connection, account_id: UUID, file_ids: Sequence[UUID]) -> set[UUID]:
@@ -135,22 +150,12 @@ async def insert_note(
 ) -> Message:
     """Write a note, with files that are locked, in this order."""
     message_id = uuid4()
-    row: Any = await connection.fetchrow(
+    await connection.execute(
         _INSERT, message_id, account_id, conversation_id, integration_id, "internal", content, "sent", author
     )
     if file_ids:
         await connection.execute(_ATTACH, account_id, message_id, list(file_ids))
-    (message,) = await with_files(connection, account_id, [row])
-    return message
-
-
-async def with_files(database: Connection | Pool, account_id: UUID, rows: Sequence[Any]) -> list[Message]:
-    """The messages of rows, with their files."""
-    files: dict[UUID, list[MediaFile]] = {}
-    if rows:
-        for row in await database.fetch(_SELECT_FILES, account_id, [row["id"] for row in rows]):
-            files.setdefault(row["message_id"], []).append(media_file_of(row))
-    return [_message(row, files.get(row["id"], [])) for row in rows]
+    return message_of(await connection.fetchrow(_SELECT_MESSAGES, account_id, [message_id]))
 
 
 async def select_timeline(
@@ -162,7 +167,7 @@ async def select_timeline(
     page = places[:limit]
     wanted = [place["id"] for place in page if place["type"] == "MESSAGE"]
     rows = await database.fetch(_SELECT_MESSAGES, account_id, wanted) if wanted else []
-    messages = {message.id: message for message in await with_files(database, account_id, rows)}
+    messages = {row["id"]: message_of(row) for row in rows}
     wanted = [place["id"] for place in page if place["type"] == "CALL"]
     rows = await database.fetch(_SELECT_CALLS, account_id, wanted) if wanted else []
     calls = {row["id"]: TimelineCall(**row) for row in rows}
@@ -185,8 +190,8 @@ def event_of(type_: str, message: Message, lead_id: UUID | None) -> NewEvent:
     return NewEvent(type_, _encode({"message": message}), lead_id=lead_id, conversation_id=message.conversation_id)
 
 
-def _message(row: Any, files: list[MediaFile]) -> Message:
-    values = {
-        field: row[field] for field in Message.__struct_fields__ if field not in ("media_files", "media_file_ids")
-    }
+def message_of(row: Any) -> Message:
+    """The message of a row."""
+    files = [MediaFile(**msgspec.structs.asdict(file)) for file in _decode_files(row["files"])]
+    values = {name: row[name] for name in Message.__struct_fields__ if name not in ("media_files", "media_file_ids")}
     return Message(**values, media_files=files, media_file_ids=[file.id for file in files])

@@ -30,6 +30,18 @@ EventType = Literal[
     "call.resumed",
     "call.ringing",
     "call.transferred",
+    "conversation.*",
+    "conversation.assigned",
+    "conversation.closed",
+    "conversation.created",
+    "conversation.read",
+    "conversation.reopened",
+    "conversation.snoozed",
+    "conversation.unread",
+    "conversation.updated",
+    "conversation.woken",
+    "message.*",
+    "message.created",
 ]
 State = Literal["PENDING", "DELIVERED", "FAILED"]
 TEST: Final = "webhook.test"
