@@ -34,12 +34,14 @@ from trunkline.crm.webhooks.service import Sending, WebhookService
 from trunkline.following import Following
 from trunkline.garbage import give_back, settle
 from trunkline.inbox.media import UploadLimits
+from trunkline.inbox.secrets import Vault
 from trunkline.inbox.service import InboxService
 from trunkline.inbox.telephony import mark_missed, upsert_conversations
 from trunkline.metrics import Metrics, families
 from trunkline.recordings.spool import RecordingSpool
-from trunkline.store.faults import advice
-from trunkline.store.pool import Pool, open_pool
+from trunkline.store.faults import advice, of_the_server
+from trunkline.store.integrations import Report, report_links
+from trunkline.store.pool import Pool, open_pool, raise_if_cancelled
 from trunkline.store.queries import select_migration
 from trunkline.store.recordings import EnqueueRecordings
 from trunkline.store.revision import HEAD
@@ -55,6 +57,7 @@ WRITE_EVERY_S = 0.02  # what changes within it is one batch
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
 REACH_S = 3.0  # how long the start waits for the database
 STOP_S = 5.0
+REPORT_EVERY_S = 10.0
 
 ByPbx = Callable[[], Mapping[str, RecordingSpool]]
 """Directories by the name of the PBX, as far as it is known now."""
@@ -122,6 +125,7 @@ class _Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._serve, ready)
             nursery.start_soon(self._write_on, on_update)
+            nursery.start_soon(self._report_links)
             nursery.start_soon(self._cut_when_stopping)
             nursery.start_soon(self._aio.call, self._pools.webhooks.run)
             nursery.start_soon(self._aio.call, self._pools.inbox.run)
@@ -224,6 +228,7 @@ class _Daemon:
             uploads=_uploads(self._settings),
             enqueue=self._pools.enqueue,
             webhooks=self._pools.webhooks.client,
+            vault=Vault([bytes.fromhex(key.reveal()) for key in self._settings.integrations.secret_keys]),
         )
         try:
             await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
@@ -233,6 +238,17 @@ class _Daemon:
 
     def _links(self) -> list[LinkState]:
         return [LinkState(link.name, link.up, str(link.failure or "")) for _, link in self._follow]
+
+    async def _report_links(self) -> None:
+        """Say in the database how the links stand, for those who ask nobody else."""
+        while True:
+            reports = [
+                Report(following.pbx, link.up, str(link.failure or ""), link.heard_at)
+                for following, link in self._follow
+                if following.pbx
+            ]
+            await self._aio.call(self._pools.report_links, reports)
+            await trio.sleep(REPORT_EVERY_S)
 
     async def _check_schema(self, migrate: bool) -> None:
         """Refuse an older schema. A database that is away is no reason not to start: calls are spooled meanwhile."""
@@ -348,6 +364,15 @@ class _Pools:
     async def migration(self) -> str | None:
         """The revision that the schema is at; asked as who writes, for an older schema lacks the API's role."""
         return await select_migration(self._writing)
+
+    async def report_links(self, reports: Sequence[Report]) -> None:
+        """Store how the links stand; while the database is away nobody could read it."""
+        try:
+            await report_links(self._writing, self._account, reports)
+        except Exception as error:
+            raise_if_cancelled()
+            if not of_the_server(error):
+                log.exception("daemon.links_not_reported")
 
     async def make_account(self) -> None:
         """Make the account, so that the API has one to serve before the first call. Raises as asyncpg does."""

@@ -165,6 +165,20 @@ class Auth(Section, frozen=True, kw_only=True):
         return []
 
 
+class Integrations(Section, frozen=True, kw_only=True):
+    """What seals the secrets of integrations in the database. The first key seals; all open what they have sealed."""
+
+    secret_keys: Annotated[tuple[Secret, ...], Meta(description="a list of keys, each of 64 hexadecimal digits")] = ()
+
+    def problems(self, unread: Collection[str]) -> list[str]:
+        """Refuse what is no key."""
+        return [
+            f"secret_keys: key {n} is none; allowed: 64 hexadecimal digits, as `openssl rand -hex 32` makes them"
+            for n, key in enumerate(self.secret_keys, 1)
+            if not re.fullmatch(r"[0-9a-fA-F]{64}", key.reveal(), re.ASCII)
+        ]
+
+
 class Log(Section, frozen=True, kw_only=True):
     """What is logged and how."""
 
@@ -257,6 +271,7 @@ class Settings(Section, frozen=True, kw_only=True):
     database: Database
     pbx: tuple[Pbx, ...]
     http: Http = Http()
+    integrations: Integrations = Integrations()
     log: Log = Log()
     media: Media = Media()
     spool: Spool = Spool()
@@ -269,6 +284,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "auth": Auth,
     "database": Database,
     "http": Http,
+    "integrations": Integrations,
     "log": Log,
     "media": Media,
     "pbx": Pbx,
@@ -281,6 +297,7 @@ _FILE_KEYS = {
     ("auth", "secret_file"): "secret",
     ("pbx", "secret_file"): "secret",
     ("http", "api_key_file"): "api_keys",
+    ("integrations", "secret_key_file"): "secret_keys",
     ("recordings", "access_key_file"): "access_key",
     ("recordings", "secret_key_file"): "secret_key",
 }

@@ -76,6 +76,17 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         conversation_id,
         word,
     )
+    integration_id = await pool.fetchval(
+        """INSERT INTO integration (account_id, channel, integration_id, external_id, name)
+           VALUES ($1, 'whatsapp', 'whatsapp', $2, $2) RETURNING id""",
+        account_id,
+        word,
+    )
+    await pool.execute(
+        "INSERT INTO integration_secret (integration_id, account_id, name, sealed) VALUES ($1, $2, 'token', 'x')",
+        integration_id,
+        account_id,
+    )
     return Belongings(
         account_id,
         {
@@ -87,6 +98,7 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
             "deliveries": delivery_id,
             "media-files": media_file_id,
             "conversations": conversation_id,
+            "integrations": integration_id,
         },
     )
 

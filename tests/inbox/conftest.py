@@ -13,9 +13,12 @@ from s3_proxy import S3Proxy
 from served import Serve, Served
 
 from trunkline.api import Access, create_app, listening
+from trunkline.api.integrations import TELEGRAM
 from trunkline.api.state import STATE
+from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.embedded.s3 import S3Server
 from trunkline.inbox.media import UploadLimits
+from trunkline.inbox.secrets import Vault
 from trunkline.metrics import Metrics
 from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool, open_pool
@@ -63,12 +66,15 @@ async def serve(desk: Desk, database_url: str) -> AsyncIterator[Serve]:
             keys: Sequence[str] = (),
             objects: ObjectStore | None = desk.store,
             secret: bytes | None = None,
+            vault: Vault | None = None,
+            webhooks: WebhookClient | None = None,
+            telegram: str = TELEGRAM,
             **limits: Any,
         ) -> Served:
             pool = await stack.enter_async_context(await open_pool(database_url, reading=True, account=account))
             app = create_app(
                 pool, account=account, metrics=Metrics("test"), access=Access(keys, secret=secret), objects=objects,
-                uploads=UploadLimits(prefix=desk.prefix, **limits),
+                uploads=UploadLimits(prefix=desk.prefix, **limits), vault=vault, webhooks=webhooks, telegram=telegram,
             )  # fmt: skip
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())

@@ -78,7 +78,7 @@ REFUSALS = [
     ),
     (
         _with(zzz={}),
-        "zzz: there is no such key; allowed: account, auth, database, http, log, media, pbx, ",
+        "zzz: there is no such key; allowed: account, auth, database, http, integrations, log, media, ",
     ),
     (_with(log=3), "log: is no section; allowed: [log]"),
     (_with(pbx={"host": "x"}), "pbx: is no list of sections; allowed: [[pbx]]"),

@@ -9,6 +9,7 @@ from aiohttp import web
 from trunkline.api.change import purge_for_ever
 from trunkline.api.document import render_index, render_openapi
 from trunkline.api.edge import edge
+from trunkline.api.integrations import TELEGRAM
 from trunkline.api.media_routes import FILES_PATH
 from trunkline.api.problem import MAX_BODY
 from trunkline.api.routes import OPEN, ROUTES
@@ -16,6 +17,7 @@ from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.inbox.media import SHORT_FILES, UploadLimits
+from trunkline.inbox.secrets import Vault
 from trunkline.metrics import Metrics
 from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool
@@ -34,6 +36,8 @@ def create_app(
     uploads: UploadLimits = SHORT_FILES,
     enqueue: EnqueueRecordings | None = None,
     webhooks: WebhookClient | None = None,
+    vault: Vault | None = None,
+    telegram: str = TELEGRAM,
 ) -> web.Application:
     """Make the application that serves one account's calls; it uses the pool and never closes it.
 
@@ -41,7 +45,8 @@ def create_app(
     migration, for readiness. `links`: how the PBX links stand now, asked at each /readyz; on the asyncio thread.
     `objects`: where recordings and media files are, `uploads` how much may be put there, and `enqueue` what has
     recordings worked on; None where they are not kept.
-    `webhooks`: what tests receivers; None: one that reaches public addresses over https.
+    `webhooks`: what tests receivers; None: one that reaches public addresses over https. `vault`: seals the secrets of
+    integrations; None: there can be none. `telegram`: the Bot API's URL.
     `pool` should be of `open_pool(account=...)`, which sees no other account. The database need not be there yet.
     """
     app = web.Application(middlewares=[edge], client_max_size=MAX_BODY)
@@ -59,6 +64,8 @@ def create_app(
         uploads=uploads,
         enqueue=enqueue,
         webhooks=webhooks or WebhookClient(Destinations()),
+        vault=vault or Vault(()),
+        telegram=telegram,
         document=render_openapi(ROUTES),
         index=render_index(ROUTES),
     )

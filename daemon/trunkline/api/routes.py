@@ -10,6 +10,7 @@ from trunkline.api import calls, document, health, live, recordings
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.identity_routes import IDENTITY_ROUTES
 from trunkline.api.inbox_routes import INBOX
+from trunkline.api.integration_routes import INTEGRATIONS
 from trunkline.api.media_routes import MEDIA_FILES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
 from trunkline.api.webhook_routes import WEBHOOKS
@@ -183,6 +184,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *WEBHOOKS,
     *MEDIA_FILES,
     *INBOX,
+    *INTEGRATIONS,
     Route(
         method="GET",
         path="/api/v1/events",

@@ -16,6 +16,7 @@ from trunkline.identity.known import Known
 from trunkline.identity.limits import Buckets, Tries
 from trunkline.identity.passwords import Passwords
 from trunkline.inbox.media import UploadLimits, Uploads
+from trunkline.inbox.secrets import Vault
 from trunkline.metrics import Metrics
 from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool
@@ -79,6 +80,8 @@ class State:
         uploads: UploadLimits,
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookClient,
+        vault: Vault,
+        telegram: str,
         document: bytes,
         index: bytes,
     ) -> None:
@@ -101,6 +104,8 @@ class State:
         self.uploads = None if objects is None else Uploads(pool, objects, uploads)
         self.enqueue = enqueue  # has recordings worked on
         self.webhooks = webhooks  # posts to receivers
+        self.vault = vault  # of the secrets of integrations
+        self.telegram = telegram  # where the Bot API is
         self.document = document  # OpenAPI
         self.index = index  # the page at /
         self.origins = frozenset(access.origins)  # of other sites' pages that are let in

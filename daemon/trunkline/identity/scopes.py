@@ -15,6 +15,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "events:read": "what happens, live",
     "media-files:read": "files that were uploaded or came with messages",
     "media-files:write": "upload and delete them",
+    "integrations:read": "what is connected: PBXs, bots, numbers; never their secrets",
+    "integrations:write": "add, change, test and remove them",
     "messages:read": "what was said in conversations, and their timelines",
     "messages:write": "write into conversations",
     "metrics:read": "the page for Prometheus",
@@ -42,7 +44,9 @@ _INBOX: Final = frozenset(
 SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
     Role.SUPERVISOR: frozenset(
-        {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"} | _INBOX
+        {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"}
+        | {"integrations:read"}
+        | _INBOX
     ),
     Role.AGENT: frozenset({"calls:read", "events:read", "recordings:read"} | _INBOX),
     Role.VIEWER: frozenset({"calls:read", "conversations:read", "events:read"}),  # sees what goes on, hears nobody
