@@ -57,7 +57,8 @@ WRITE_EVERY_S = 0.02  # what changes within it is one batch
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
 REACH_S = 3.0  # how long the start waits for the database
 STOP_S = 5.0
-REPORT_EVERY_S = 10.0
+REPORT_EVERY_S = 10.0  # how the links stand
+REPORT_FIRST_S = 1.0  # until a PBX has said who it is
 
 ByPbx = Callable[[], Mapping[str, RecordingSpool]]
 """Directories by the name of the PBX, as far as it is known now."""
@@ -248,7 +249,7 @@ class _Daemon:
                 if following.pbx
             ]
             await self._aio.call(self._pools.report_links, reports)
-            await trio.sleep(REPORT_EVERY_S)
+            await trio.sleep(REPORT_EVERY_S if reports else REPORT_FIRST_S)
 
     async def _check_schema(self, migrate: bool) -> None:
         """Refuse an older schema. A database that is away is no reason not to start: calls are spooled meanwhile."""

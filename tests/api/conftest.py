@@ -14,6 +14,7 @@ from served import ACCOUNT, Serve, Served, insert_calls
 from trunkline.api import Access, Link, create_app, listening
 from trunkline.api.state import STATE
 from trunkline.embedded.postgres import Postgres
+from trunkline.inbox.secrets import Vault
 from trunkline.metrics import Metrics
 from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool, open_pool
@@ -75,6 +76,7 @@ async def serve() -> AsyncIterator[Serve]:
             head: str | None = None,
             links: Callable[[], Sequence[Link]] = tuple,
             objects: ObjectStore | None = None,
+            vault: Vault | None = None,
             **access: Any,
         ) -> Served:
             metrics = Metrics("test")
@@ -89,6 +91,7 @@ async def serve() -> AsyncIterator[Serve]:
                 links=links,
                 metrics=metrics,
                 objects=objects,
+                vault=vault,
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())

@@ -12,6 +12,7 @@ from served import Serve, Served, insert_calls
 from trunkline.api.problem import EVERYWHERE, PROBLEMS
 from trunkline.api.routes import ROUTES
 from trunkline.embedded.s3 import S3Server
+from trunkline.inbox.secrets import Vault
 from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool
 
@@ -51,7 +52,7 @@ async def test_schemathesis_finds_nothing(
 ) -> None:
     await insert_calls(pool, account_id, 30)
     store = ObjectStore(s3.endpoint, "recordings", s3.access_key, s3.secret_key)
-    api = await serve(pool, keys=[KEY], objects=store)
+    api = await serve(pool, keys=[KEY], objects=store, vault=Vault([b"k" * 32]))
     config = tmp_path / "schemathesis.toml"
     config.write_text(
         f'[auth.openapi.bearer]\nbearer = "{KEY}"\n[auth.openapi.key]\napi_key = "{KEY}"\n[parameters]\nwait = 0\n'

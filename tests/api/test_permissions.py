@@ -56,7 +56,7 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("DELETE", "/api/v1/media-files/{id}"): ("media-files:write", {A, S, G}),
     ("GET", "/api/v1/media-files/{id}/content"): ("media-files:read", {A, S, G}),
     ("GET", "/api/v1/conversations"): ("conversations:read", ALL),
-    ("GET", "/api/v1/conversations/unread"): ("conversations:read", ALL),
+    ("GET", "/api/v1/inbox/unread"): ("conversations:read", ALL),
     ("GET", "/api/v1/conversations/{id}"): ("conversations:read", ALL),
     ("PATCH", "/api/v1/conversations/{id}"): ("conversations:write", {A, S, G}),
     ("GET", "/api/v1/conversations/{id}/timeline"): ("messages:read", {A, S, G}),

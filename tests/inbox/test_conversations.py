@@ -99,7 +99,7 @@ async def test_a_call_that_nobody_took_leaves_it_unread_once(api: Served, desk: 
     await writer.write([answered("c"), ended("c", **taken), ringing("d", direction=Direction.OUTBOUND)])
     found = await only(api, "?unread=1")
     assert found["unreadCount"] == 2
-    assert await ask(api, "GET", f"{PATH}/unread") == (200, {"all": 1, "mine": 0, "unassigned": 1})
+    assert await ask(api, "GET", "/api/v1/inbox/unread") == (200, {"all": 1, "mine": 0, "unassigned": 1})
     read = await change(api, found["id"], unreadCount=0)
     assert read["unreadCount"] == 0
     assert (await ask(api, "GET", f"{PATH}?unread=1"))[1]["items"] == []
@@ -251,7 +251,7 @@ async def test_the_list_is_narrowed_and_paged(serve: Serve, desk: Desk) -> None:
     assert await listed(f"&assignee={user}&unread=1&status=OPEN&channel=TELEPHONY") == ["mine"]
     assert set(await listed("&assignee=none")) == {"open", "asleep", "closed", "whatsapp"}
     assert await listed(f"&leadId={uuid4()}") == []
-    assert (await ask(api, "GET", f"{PATH}/unread", headers=token))[1] == {"all": 2, "mine": 1, "unassigned": 1}
+    assert (await ask(api, "GET", "/api/v1/inbox/unread", headers=token))[1] == {"all": 2, "mine": 1, "unassigned": 1}
     for query in ("assignee=me", "assignee=x", "status=GONE", "channel=FAX", "unread=0", "leadId=1", "sort=id"):
         assert (await ask(api, "GET", f"{PATH}?{query}", headers=key))[1]["code"] == "bad_parameter", query
     _, page = await ask(api, "GET", f"{PATH}?limit=1&status=OPEN", headers=key)

@@ -1,5 +1,6 @@
 """Integrations: their secrets go in and never come out, and a test says what is known and asks nobody inside."""
 
+import ipaddress
 import ssl
 from datetime import UTC, datetime
 from typing import Any
@@ -169,8 +170,6 @@ async def test_a_bots_token_is_held_up_to_telegram(serve: Serve) -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    import ipaddress
-
     inside = WebhookClient(Destinations(allow_http=True, networks=(ipaddress.ip_network("127.0.0.0/8"),)))
     outside = WebhookClient(Destinations(), tls=ssl.create_default_context())
     url = f"http://127.0.0.1:{port}"

@@ -40,7 +40,7 @@ INBOX: Final = (
     ),
     Route(
         method="GET",
-        path=f"{_PATH}/unread",
+        path="/api/v1/inbox/unread",
         handler=conversations.count_unread,
         about="How many conversations hold something unread: of all, of the user who asks, of nobody.",
         tag="conversations",

@@ -51,10 +51,10 @@ async def list_messages(request: web.Request) -> web.Response:
 async def add_message(request: web.Request) -> web.Response:
     """Write a message into a conversation: 201."""
     asked: NewMessage = request[BODY]  # type: ignore[assignment]  # the route's body
-    _check(asked)
     account_id = await request.app[STATE].account_id()
     connection = await changing(request)
     conversation = await locked(request, connection)
+    _check(asked)
     if asked.direction == "OUTBOUND":
         raise Problem(
             "channel_cannot_send",

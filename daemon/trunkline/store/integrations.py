@@ -52,8 +52,8 @@ class Report(NamedTuple):
     heard_at: datetime | None
 
 
-_COLUMNS: Final = """id, upper(channel) AS channel, integration_id, external_id, name, upper(status) AS status, settings,
-    ARRAY(SELECT secret.name FROM integration_secret AS secret
+_COLUMNS: Final = """id, upper(channel) AS channel, integration_id, external_id, name, upper(status) AS status,
+    settings, ARRAY(SELECT secret.name FROM integration_secret AS secret
           WHERE secret.integration_id = integration.id ORDER BY secret.name) AS secrets, created_at"""
 
 INTEGRATIONS: Final = Listing(
@@ -72,12 +72,12 @@ _UPDATE: Final = """
 UPDATE integration SET external_id = $3, name = $4, status = $5, settings = $6 WHERE account_id = $1 AND id = $2
 """
 _HAS_LIVE_CALLS: Final = "SELECT EXISTS (SELECT FROM call WHERE integration_id = $1 AND ended_at IS NULL)"
-_SET_SECRET: Final = """
+_STORE_SEALED: Final = """
 INSERT INTO integration_secret (integration_id, name, account_id, sealed) VALUES ($1, $2, $3, $4)
 ON CONFLICT (integration_id, name) DO UPDATE SET sealed = excluded.sealed, updated_at = now()
 """
-_DROP_SECRET: Final = "DELETE FROM integration_secret WHERE account_id = $1 AND integration_id = $2 AND name = $3"
-_SELECT_SECRETS: Final = "SELECT name, sealed FROM integration_secret WHERE account_id = $1 AND integration_id = $2"
+_DELETE_SEALED: Final = "DELETE FROM integration_secret WHERE account_id = $1 AND integration_id = $2 AND name = $3"
+_SELECT_SEALED: Final = "SELECT name, sealed FROM integration_secret WHERE account_id = $1 AND integration_id = $2"
 _SELECT_LINK: Final = """
 SELECT up, detail, heard_at, reported_at, extract(epoch FROM now() - reported_at)::float AS silent_s
 FROM integration_link WHERE account_id = $1 AND integration_id = $2
@@ -150,14 +150,14 @@ async def set_secrets(
     """Store secrets by name; None removes one."""
     for name, value in sealed.items():
         if value is None:
-            await connection.execute(_DROP_SECRET, account_id, integration_id, name)
+            await connection.execute(_DELETE_SEALED, account_id, integration_id, name)
         else:
-            await connection.execute(_SET_SECRET, integration_id, name, account_id, value)
+            await connection.execute(_STORE_SEALED, integration_id, name, account_id, value)
 
 
 async def select_secrets(database: Connection | Pool, account_id: UUID, integration_id: UUID) -> dict[str, bytes]:
     """The secrets of an integration, sealed."""
-    rows = await database.fetch(_SELECT_SECRETS, account_id, integration_id)
+    rows = await database.fetch(_SELECT_SEALED, account_id, integration_id)
     return {row["name"]: row["sealed"] for row in rows}
 
 
