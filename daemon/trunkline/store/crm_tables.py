@@ -285,6 +285,7 @@ media_file: Final = Table(
     now_column("uploaded_at"),
     word("kind", "attachment"),  # recording: it is one's, and to be had from there only
     Index("ix_media_file_message_id_position", "message_id", "position"),
+    Index("ix_media_file_key", "key", postgresql_using="hash"),  # before an object goes: who else has it?
     Index("ix_media_file_attachments", "account_id", "uploaded_at", "id", postgresql_where=text("kind = 'attachment'")),
     one_of("kind", MEDIA_KINDS),
 )
