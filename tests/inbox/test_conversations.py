@@ -187,6 +187,28 @@ async def test_what_cannot_be_is_refused(api: Served, desk: Desk, body: dict[str
     assert await desk.events() == []
 
 
+async def test_messages_are_read_when_somebody_says_so(api: Served, desk: Desk) -> None:
+    id_ = await add(desk, "+1555", channel="whatsapp", unread_count=1)
+    await desk.pool.execute(
+        "INSERT INTO message (account_id, conversation_id, direction, status, content) VALUES"
+        " ($1, $2, 'inbound', 'delivered', 'hello'), ($1, $2, 'outbound', 'sent', 'hi')",
+        desk.account_id,
+        id_,
+    )
+    path = f"{PATH}/{id_}"
+
+    async def read() -> list[tuple[str, str, bool]]:
+        page = (await ask(api, "GET", f"{path}/messages"))[1]
+        return sorted((one["direction"], one["status"], one["readAt"] is not None) for one in page["items"])
+
+    unread = [("INBOUND", "DELIVERED", False), ("OUTBOUND", "SENT", False)]
+    assert await read() == unread
+    await change(api, str(id_), contactName="Ada")
+    assert await read() == unread
+    await change(api, str(id_), unreadCount=0)
+    assert await read() == [("INBOUND", "READ", True), ("OUTBOUND", "SENT", False)]
+
+
 async def test_users_and_leads_of_another_account_are_nobody(api: Served, desk: Desk) -> None:
     id_ = await add(desk, "+1555")
     other = await desk.pool.fetchval("INSERT INTO account (name) VALUES ('other') RETURNING id")

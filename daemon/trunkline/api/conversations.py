@@ -92,7 +92,8 @@ async def change_conversation(request: web.Request) -> web.Response:
     check_version(request, _version(before))
     await _check(connection, account_id, asked)
     change = _changed(before, asked, datetime.now(UTC))
-    after = await rows.update_conversation(connection, account_id, before.id, change)
+    read = asked.unread_count is not UNSET or (asked.status == "CLOSED" and before.status != "CLOSED")
+    after = await rows.update_conversation(connection, account_id, before.id, change, read=read)
     if after is None:
         raise Problem(
             "conversation_open_already",

@@ -133,15 +133,18 @@ async def lock_conversation(connection: Connection, account_id: UUID, conversati
 
 
 async def update_conversation(
-    connection: Connection, account_id: UUID, conversation_id: UUID, change: Change
+    connection: Connection, account_id: UUID, conversation_id: UUID, change: Change, *, read: bool
 ) -> Conversation | None:
-    """Change a conversation that is locked; None where another one with the customer is open already."""
+    """Change a conversation that is locked; None where another one with the customer is open already.
+
+    read: somebody has read its messages.
+    """
     try:
         async with connection.transaction():
             row = await connection.fetchrow(_UPDATE, account_id, conversation_id, *change)
     except UniqueViolationError:
         return None
-    if not change.unread_count:
+    if read:
         await connection.execute(_READ_MESSAGES, account_id, conversation_id)
     return conversation_of(row)
 
