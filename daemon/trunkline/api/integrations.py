@@ -239,7 +239,8 @@ def _there(found: Integration | None) -> Integration:
 
 
 def _version(integration: Integration) -> str:
-    return version_of(integration.external_id, integration.name, integration.status, integration.settings)
+    settings = encode(integration.settings)  # as JSON: a whole number there may have any length
+    return version_of(integration.external_id, integration.name, integration.status, settings)
 
 
 def _taken() -> Problem:
@@ -250,11 +251,7 @@ def _check_texts(name: str, external_id: str, settings: dict[str, Any]) -> None:
     for field, text in (("name", name), ("externalId", external_id)):
         if not text.isprintable():
             raise _bad(field, "holds a control character or a line end; allowed: one line of text")
-    try:
-        length = len(encode(settings))
-    except OverflowError:
-        raise _bad("settings", "holds a whole number of more than 64 bits; send it as text") from None
-    if length > _LONGEST_SETTINGS:
+    if len(encode(settings)) > _LONGEST_SETTINGS:
         raise _bad("settings", f"is longer than {_LONGEST_SETTINGS} bytes")
 
 
