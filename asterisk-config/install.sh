@@ -111,7 +111,7 @@ unpack() { # the packages from $debs into $tree
     cat >"$tree/bin/$(basename "$p")" <<C
 #!/bin/sh
 me=\$(readlink -f "\$0") && top=\${me%/bin/*} && root=\$top/root
-argv0="$("$tree/$ld" --help 2>/dev/null | grep -q -- --argv0 && echo yes || true)"
+argv0="$("$tree/$ld" --help 2>/dev/null | grep -- --argv0 >/dev/null && echo yes || true)"
 exec "\$top/$ld" \${argv0:+--argv0 "\$me"} --inhibit-cache \\
   --library-path "\$root/usr/lib/$multiarch:\$root/lib/$multiarch:\$root/usr/lib" "\$root/$p" "\$@"
 C

@@ -38,7 +38,7 @@ from trunkline.embedded.s3 import S3Server
 from trunkline.garbage import settle
 from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.jobs import JobRunner, enqueue_recordings
-from trunkline.recordings.spool import RecordingSpool
+from trunkline.recordings.spool import Directories, RecordingSpool
 from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader
 from trunkline.store.migrate import upgrade
@@ -193,8 +193,8 @@ class Room:
         self.store = ObjectStore(s3.endpoint, BUCKET, s3.access_key, s3.secret_key, at_once=AT_ONCE + 8)
         self.writer = CallWriter(pool, ACCOUNT, recordings=enqueue_recordings)
         directory = RecordingSpool(spool)
-        self.uploader = Uploader(pool, self.store, {PBX: directory}.get, at_once=AT_ONCE)
-        self.sweeper = Sweeper(pool, ACCOUNT, lambda: {PBX: directory})
+        self.uploader = Uploader(pool, self.store, lambda kind, pbx: {PBX: directory}.get(pbx), at_once=AT_ONCE)
+        self.sweeper = Sweeper(pool, ACCOUNT, Directories(lambda: {PBX: directory}))
         self._runner = JobRunner(pool, self._take, at_once=AT_ONCE)
         self.done: dict[UUID, float] = {}  # when each recording was stored and its file was gone
         self._wanted, self._all_done = 0, asyncio.Event()

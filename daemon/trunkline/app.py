@@ -10,7 +10,7 @@ import ipaddress
 import math
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -20,25 +20,32 @@ import trio
 
 from trunkline import migrating
 from trunkline.aio import AsyncioThread, open_asyncio_thread
-from trunkline.api import Access, create_app, serve
+from trunkline.api import Access, Commands, create_app, serve
 from trunkline.api import Link as LinkState
+from trunkline.asterisk.ari import AriLink, AriSettings, ari_settings
+from trunkline.asterisk.control import Control
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.link import Link
 from trunkline.asterisk.session import Credentials
 from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.calls.record import CallRecord, CallUpdate
+from trunkline.commanding import Commanding
 from trunkline.config import Pbx, Settings
 from trunkline.crm.matching import select_leads_by_number
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.service import Sending, WebhookService
-from trunkline.following import Following
+from trunkline.following import ARI_DIRECTORY, Following
 from trunkline.garbage import give_back, settle
+from trunkline.identity.destinations import Destinations as CallDestinations
 from trunkline.inbox.media import UploadLimits
 from trunkline.inbox.secrets import Vault
 from trunkline.inbox.service import InboxService
 from trunkline.inbox.telephony import mark_missed, upsert_conversations
 from trunkline.metrics import Metrics, families
-from trunkline.recordings.spool import RecordingSpool
+from trunkline.operating import Operator, Plan
+from trunkline.recordings.spool import Directories, RecordingSpool
+from trunkline.store.command_queue import CommandQueue
+from trunkline.store.commands import Limits
 from trunkline.store.faults import advice, of_the_server
 from trunkline.store.integrations import Report, report_links
 from trunkline.store.pool import Pool, open_pool, raise_if_cancelled
@@ -59,9 +66,6 @@ REACH_S = 3.0  # how long the start waits for the database
 STOP_S = 5.0
 REPORT_EVERY_S = 10.0  # how the links stand
 REPORT_FIRST_S = 1.0  # until a PBX has said who it is
-
-ByPbx = Callable[[], Mapping[str, RecordingSpool]]
-"""Directories by the name of the PBX, as far as it is known now."""
 
 OnUpdates = Callable[[Sequence[CallUpdate]], object]
 
@@ -108,7 +112,11 @@ class _Daemon:
         self._changed = trio.Event()
         self._changed_at = 0.0  # perf_counter of the oldest event that is not written
         self._unwritten: list[CallUpdate] = []  # taken from a tracker, not yet handed over
+        self._ari: list[AriLink] = []
+        self._controls: list[Control] = []
+        self._operators: list[Operator] = []
         self._follow = [self._following(pbx) for pbx in settings.pbx if pbx.enabled]
+        self._commanding = Commanding(aio, pools.commands, self._operators)
         self._measure()
 
     @classmethod
@@ -131,7 +139,7 @@ class _Daemon:
             nursery.start_soon(self._aio.call, self._pools.webhooks.run)
             nursery.start_soon(self._aio.call, self._pools.inbox.run)
             if self._pools.recordings is not None:
-                here = bool(self._spools.recordings or self._spools.voicemail)
+                here = bool(self._spools.recordings or self._spools.voicemail or self._spools.ari)
                 if not here:
                     todo = "set pbx.recordings, or run `trunkline spool` beside the PBX"
                     log.warning("recordings.not_here", meanwhile="recordings stay PENDING", todo=todo)
@@ -139,6 +147,11 @@ class _Daemon:
             for following, link in self._follow:
                 nursery.start_soon(self._adopt, following, link)
                 nursery.start_soon(link.run)
+            for ari in self._ari:
+                nursery.start_soon(ari.run)
+            for control in self._controls:
+                nursery.start_soon(control.run)
+            nursery.start_soon(self._commanding.run)
 
     async def close(self) -> None:
         """Write what is known, within STOP_S; what PostgreSQL does not take by then waits in the spool."""
@@ -148,18 +161,43 @@ class _Daemon:
         await self._aio.call(self._pools.close)
 
     def _following(self, pbx: Pbx) -> tuple[Following, Link]:
+        ari = None
+        if pbx.ari_recordings is not None:
+            ari = RecordingSpool(pbx.ari_recordings.resolve(), pbx.ari_recordings_seen_as, "ari_recordings")
         following = Following(
-            pbx.systemname or f"{pbx.host}:{pbx.ami_port}", trunks=pbx.trunks, region=pbx.region, wake=self._wake
+            pbx.systemname or f"{pbx.host}:{pbx.ami_port}",
+            trunks=pbx.trunks,
+            region=pbx.region,
+            wake=self._wake,
+            ari_directory=ari.seen_as if ari is not None else pbx.ari_recordings_seen_as or ARI_DIRECTORY,
         )
-        link = Link(_link_settings(following.name, pbx), following, wanted=NEEDED, fields=FIELDS)
+        login = _link_settings(following.name, pbx, pbx.username, pbx.secret.reveal())
+        link = Link(login, following, wanted=NEEDED, fields=FIELDS)
         following.request_resync = link.request_resync
+        self._operate(pbx, following, link)
         if pbx.recordings is not None:
             self._spools.recordings.append(
                 (following, RecordingSpool(pbx.recordings.resolve(), pbx.recordings_seen_as))
             )
         if pbx.voicemail is not None:
-            self._spools.voicemail.append((following, RecordingSpool(pbx.voicemail.resolve())))
+            self._spools.voicemail.append((following, RecordingSpool(pbx.voicemail.resolve(), None, "voicemail")))
+        if ari is not None:
+            self._spools.ari.append((following, ari))
+        if pbx.ari_url:
+            self._ari.append(AriLink(_ari_settings(following.name, pbx), following.recorded, expected=following.said))
         return following, link
+
+    def _operate(self, pbx: Pbx, following: Following, link: Link) -> None:
+        """Have commands for this PBX carried out; without a control login each is told that there is none."""
+        control = None
+        if pbx.control_secret is not None:
+            control = Control(_link_settings(following.name, pbx, pbx.control_username, pbx.control_secret.reveal()))
+            following.greeted = control.nudge
+            self._controls.append(control)
+        plan = Plan(pbx.agents, pbx.agent_endpoint, pbx.agent_context, pbx.dial, pbx.hold_context)
+        operator = Operator(following, control, plan, _destinations(self._settings, pbx.region), lambda: link.up)
+        following.saw = operator.saw
+        self._operators.append(operator)
 
     def _wake(self) -> None:
         if not self._changed.is_set():
@@ -230,6 +268,8 @@ class _Daemon:
             enqueue=self._pools.enqueue,
             webhooks=self._pools.webhooks.client,
             vault=Vault([bytes.fromhex(key.reveal()) for key in self._settings.integrations.secret_keys]),
+            region=self._settings.region,
+            commands=commanding_of(self._settings),
         )
         try:
             await self._aio.call(serve, app, http.host, http.port, lambda url: self._aio.tell(ready, url))
@@ -285,8 +325,11 @@ class _Daemon:
         pull(families.STALE_CHANGES, "", lambda: sink.stale)
         pull(families.REFUSED_CHANGES, "", lambda: sink.refused)
         pull(families.DROPPED_CALLS, "", lambda: sink.dropped)
+        pull(families.COMMANDS, "", lambda: self._commanding.outcomes)
         for following, link in self._follow:
             _measure_pbx(self._metrics, following, link)
+        for ari in self._ari:
+            _measure_ari(self._metrics, ari)
         if self._pools.recordings is not None:
             _measure_recordings(self._metrics, self._pools.recordings)
         _measure_webhooks(self._metrics, self._pools.webhooks)
@@ -298,6 +341,10 @@ class _Spools:
     def __init__(self) -> None:
         self.recordings: list[tuple[Following, RecordingSpool]] = []
         self.voicemail: list[tuple[Following, RecordingSpool]] = []
+        self.ari: list[tuple[Following, RecordingSpool]] = []
+        self.directories = Directories(
+            lambda: self.named(self.recordings), lambda: self.named(self.voicemail), lambda: self.named(self.ari)
+        )
 
     def named(self, spools: Sequence[tuple[Following, RecordingSpool]]) -> dict[str, RecordingSpool]:
         """Return some of them by name."""
@@ -317,6 +364,7 @@ class _Pools:
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookService,
         inbox: InboxService,
+        commands: CommandQueue,
     ) -> None:
         self._account = account
         self._writing = writing
@@ -326,6 +374,7 @@ class _Pools:
         self.enqueue = enqueue
         self.webhooks = webhooks
         self.inbox = inbox
+        self.commands = commands
 
     @classmethod
     async def open(cls, settings: Settings, spools: _Spools) -> "_Pools":
@@ -338,9 +387,7 @@ class _Pools:
             from trunkline.recordings.jobs import enqueue_recordings  # here: 14 MB, for who uses it
 
             enqueue = enqueue_recordings
-            service = await open_recordings(
-                settings, lambda: spools.named(spools.recordings), lambda: spools.named(spools.voicemail)
-            )
+            service = await open_recordings(settings, spools.directories)
         writer = CallWriter(
             writing,
             account,
@@ -351,8 +398,8 @@ class _Pools:
         )
         webhooks = await WebhookService.open(url, _sending(settings))
         inbox = await InboxService.open(url, None if service is None else service.store)
-        sink = CallSink(writer, Spool(settings.spool.path))
-        return cls(account, writing, reading, sink, service, enqueue, webhooks, inbox)
+        sink, commands = CallSink(writer, Spool(settings.spool.path)), CommandQueue(await open_pool(url), account)
+        return cls(account, writing, reading, sink, service, enqueue, webhooks, inbox, commands)
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""
@@ -394,9 +441,10 @@ class _Pools:
             self.recordings.cut()
         self.webhooks.cut()
         self.inbox.cut()
+        self.commands.cut()
 
 
-async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -> "RecordingService":
+async def open_recordings(settings: Settings, directories: Directories) -> "RecordingService":
     """What stores the recordings of the PBXs in these directories; opened without needing database or storage."""
     from trunkline.objects.s3 import ObjectStore
     from trunkline.recordings.service import Keeping, RecordingService
@@ -416,6 +464,8 @@ async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -
     keeping = Keeping(
         prefix=kept.prefix,
         keep_local=kept.keep_local,
+        opus=kept.format == "opus",
+        ffmpeg=kept.ffmpeg,
         at_once=kept.at_once,
         sweep_s=kept.sweep_s,
         retention_days=kept.retention_days,
@@ -425,8 +475,7 @@ async def open_recordings(settings: Settings, spools: ByPbx, mailboxes: ByPbx) -
         settings.database.url.reveal(),
         store,
         settings.account.name,
-        spools,
-        mailboxes,
+        directories,
         keeping,
     )
 
@@ -452,15 +501,35 @@ def _uploads(settings: Settings) -> UploadLimits:
     )
 
 
-def _link_settings(name: str, pbx: Pbx) -> LinkSettings:
+def _destinations(settings: Settings, region: str | None) -> CallDestinations:
+    told = settings.commands
+    return CallDestinations(told.destinations, told.denied, premium=told.premium, region=region)
+
+
+def commanding_of(settings: Settings) -> Commands:
+    """What the API may ask for; numbers are understood as the PBXs do, where those are all in one country."""
+    told = settings.commands
+    regions = {pbx.region for pbx in settings.pbx if pbx.enabled}
+    region = regions.pop() if len(regions) == 1 else None
+    return Commands(_destinations(settings, region), Limits(told.per_second, told.at_once, told.per_day))
+
+
+def _link_settings(name: str, pbx: Pbx, username: str, secret: str) -> LinkSettings:
     tls = None
     if pbx.tls != "off":
         try:
             tls = ssl.create_default_context(cafile=None if pbx.tls == "on" else pbx.tls)
         except (OSError, ssl.SSLError) as error:
             raise StartError(f"pbx.tls: {pbx.tls} cannot be used as a CA file: {error}") from error
-    credentials = Credentials(pbx.username, pbx.secret.reveal())
-    return LinkSettings(name, Address(pbx.host, pbx.ami_port, tls), credentials, pbx.systemname)
+    return LinkSettings(name, Address(pbx.host, pbx.ami_port, tls), Credentials(username, secret), pbx.systemname)
+
+
+def _ari_settings(name: str, pbx: Pbx) -> AriSettings:
+    secret = pbx.ari_secret.reveal() if pbx.ari_secret is not None else ""
+    try:
+        return ari_settings(name, pbx.ari_url, pbx.ari_user, secret, None if pbx.tls in ("off", "on") else pbx.tls)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"pbx.tls: {pbx.tls} cannot be used as a CA file: {error}") from error
 
 
 def _sending(settings: Settings) -> Sending:
@@ -497,6 +566,19 @@ def _measure_webhooks(metrics: Metrics, service: WebhookService) -> None:
     }
     for family, read in readings.items():
         metrics.pull(family, "", read)
+
+
+def _measure_ari(metrics: Metrics, ari: AriLink) -> None:
+    readings: dict[families.Pulled, Callable[[], float | dict[str, int]]] = {
+        families.ARI_UP: lambda: ari.up,
+        families.ARI_CONNECTS: lambda: ari.connects,
+        families.ARI_RECONNECTS: lambda: ari.reconnects,
+        families.ARI_CONNECTS_FAILED: lambda: ari.connect_failures,
+        families.ARI_RECORDINGS: lambda: ari.recordings,
+        families.ARI_BAD: lambda: ari.bad,
+    }
+    for family, read in readings.items():
+        metrics.pull(family, ari.name, read)
 
 
 def _measure_pbx(metrics: Metrics, following: Following, link: Link) -> None:

@@ -28,13 +28,40 @@ FreePort = Annotated[int, Meta(ge=0, le=65535, description="a port, 1 to 65535, 
 Line = Annotated[
     str, Meta(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+\Z", description="text without control characters")
 ]
+Context = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,79}\Z", description="the name of a context of the dialplan")]
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:%-]+\Z", description="a host name or an IP address")]
+
+
+Destination = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Z]{2}|\+[1-9][0-9]{0,14})\Z",
+        description='a list of countries ("GB") and beginnings of E.164 numbers ("+4420")',
+    ),
+]
+
+
+def region_problems(region: str | None) -> list[str]:
+    """What is wrong with a region: that it is no country."""
+    if region is None:
+        return []
+    from phonenumbers import SUPPORTED_REGIONS  # here: slow to load, and not every command reads settings
+
+    if region in SUPPORTED_REGIONS:
+        return []
+    meant = f" did you mean {region.upper()}?" if region.upper() in SUPPORTED_REGIONS else ""
+    return [f'region: {region!r} is no country;{meant} allowed: an ISO 3166 country code such as "GB"']
 
 
 class Account(Section, frozen=True, kw_only=True):
     """Whose calls these are."""
 
     name: Line = "default"
+    region: Annotated[str, Meta(description='an ISO 3166 country code such as "GB"')] | None = None
+
+    def problems(self, unread: Collection[str]) -> list[str]:
+        """Refuse a country that is none."""
+        return region_problems(self.region)
 
 
 class Database(Section, frozen=True, kw_only=True):
@@ -84,6 +111,47 @@ class Pbx(Section, frozen=True, kw_only=True):
     voicemail: (
         Annotated[Path, Meta(description="the directory with this PBX's mailboxes, as this machine sees it")] | None
     ) = None
+    ari_url: Annotated[str, Meta(description='a URL such as "http://127.0.0.1:8088"')] = (
+        ""  # "": ARI is not listened to
+    )
+    ari_user: Annotated[
+        str, Meta(pattern=r"^[^\x00-\x1f\x7f:]+\Z", description="a section's name of ari.conf, no colon in it")
+    ] = "recordings"  # the one of asterisk-config/ari.conf that only reads
+    ari_secret: Annotated[Secret, Meta(description="the ARI user's password")] | None = None
+    ari_recordings: (
+        Annotated[Path, Meta(description="the directory where ARI's recordings are, as this machine sees it")] | None
+    ) = None
+    ari_recordings_seen_as: (
+        Annotated[
+            str, Meta(pattern=r"^/[^\x00-\x1f\x7f]*\Z", description="the same directory's absolute path on the PBX")
+        ]
+        | None
+    ) = None
+
+    control_username: Line = "control"  # the one of asterisk-config/manager.conf that acts, and hears nothing
+    control_secret: (
+        Annotated[Secret, Meta(description="the control user's secret, text without control characters")] | None
+    ) = None  # None: nothing can be commanded on this PBX
+    agents: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[0-9?*\[\]!-]{1,40}\Z")], ...],
+        Meta(description='a list of patterns of agents\' extensions such as ["10??"]'),
+    ] = ("[1-9][0-9][0-9][0-9]",)
+    agent_endpoint: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9]{1,20}/[A-Za-z0-9_.-]*\{extension\}[A-Za-z0-9_.@-]*\Z",
+            description='a channel with {extension} in it, such as "PJSIP/{extension}"',
+        ),
+    ] = "PJSIP/{extension}"
+    agent_context: Context = "agents"  # of the dialplan: what an agent's phone may dial
+    dial: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9*#]{0,8}\{(e164|digits)\}\Z",
+            description='what is dialled: "{e164}" with +, or "{digits}" without, digits * # before it',
+        ),
+    ] = "{e164}"
+    hold_context: Context = "trunkline-hold"
 
     @property
     def ami_port(self) -> int:
@@ -95,21 +163,33 @@ class Pbx(Section, frozen=True, kw_only=True):
         problems = []
         if "secret" not in unread and any(ord(c) < 32 or ord(c) == 127 for c in self.secret.reveal()):
             problems.append("secret: holds a control character or line end; allowed: text without control characters")
-        if self.region is not None:
-            from phonenumbers import SUPPORTED_REGIONS  # here: slow to load, and not every command reads settings
-
-            if self.region not in SUPPORTED_REGIONS:
-                meant = f" did you mean {self.region.upper()}?" if self.region.upper() in SUPPORTED_REGIONS else ""
-                allowed = 'an ISO 3166 country code such as "GB"'
-                problems.append(f"region: {self.region!r} is no country;{meant} allowed: {allowed}")
+        if self.control_secret is not None and any(ord(c) < 32 or ord(c) == 127 for c in self.control_secret.reveal()):
+            allowed = "allowed: text without control characters"
+            problems.append(f"control_secret: holds a control character or line end; {allowed}")
+        problems += region_problems(self.region)
         if self.recordings is not None and not self.recordings.is_dir():
             problems.append(f"recordings: {self.recordings} is no directory; allowed: where the PBX's recordings are")
         if self.voicemail is not None and not self.voicemail.is_dir():
             problems.append(f"voicemail: {self.voicemail} is no directory; allowed: where the PBX's mailboxes are")
         if self.recordings_seen_as is not None and self.recordings is None and "recordings" not in unread:
             problems.append("recordings_seen_as: needs recordings, the same directory as this machine sees it")
+        problems += self._ari_problems(unread)
         if self.tls not in ("off", "on") and not Path(self.tls).is_file():
             problems.append(f'tls: {self.tls!r} is no file; allowed: "off", "on", or the path of a CA file')
+        return problems
+
+    def _ari_problems(self, unread: Collection[str]) -> list[str]:
+        """Refuse a URL that is none, half a login, and directories that are not there."""
+        problems = []
+        if self.ari_url and "ari_url" not in unread and not _is_url(self.ari_url):
+            problems.append('ari_url: is no URL of an ARI; allowed: "http://HOST:PORT" or "https://HOST:PORT"')
+        if self.ari_url and self.ari_secret is None and "ari_secret" not in unread:
+            problems.append("ari_secret or ari_secret_file: is missing; allowed: the password of ari_user in ari.conf")
+        if not self.ari_url and self.ari_secret is not None and "ari_url" not in unread:
+            problems.append('ari_url: is missing, so ari_secret has no effect; allowed: "http://HOST:PORT"')
+        if self.ari_recordings is not None and not self.ari_recordings.is_dir():
+            allowed = "allowed: where what ARI records is"
+            problems.append(f"ari_recordings: {self.ari_recordings} is no directory; {allowed}")
         return problems
 
 
@@ -210,6 +290,8 @@ class Recordings(Section, frozen=True, kw_only=True):
     encryption: Annotated[Literal["off", "sse-s3"], Meta(description='"off" or "sse-s3", done by the server')] = "off"
     at_once: Annotated[int, Meta(ge=2, le=64, description="2 to 64 uploads at a time")] = 4
     keep_local: bool = False  # leave the files in the PBX's directory
+    format: Annotated[Literal["wav", "opus"], Meta(description='"wav" (as the PBX writes them) or "opus"')] = "wav"
+    ffmpeg: Annotated[Line, Meta(description="the path of ffmpeg, or its name on PATH")] = "ffmpeg"
     sweep_s: Annotated[float, Meta(ge=1, le=86400, description="seconds, 1 to 86400")] = 60.0
     retention_days: Annotated[int, Meta(ge=1, description="days, 1 or more; left out: for ever")] | None = None
     retention_days_by_queue: Annotated[
@@ -263,11 +345,23 @@ class Webhooks(Section, frozen=True, kw_only=True):
         return problems
 
 
+class Commands(Section, frozen=True, kw_only=True):
+    """Which calls to the outside may be ordered by the API, and how many. Extensions may always be called."""
+
+    destinations: tuple[Destination, ...] = ()  # none: no number outside can be called or transferred to by command
+    denied: tuple[Destination, ...] = ()
+    premium: bool = False
+    per_second: Annotated[float, Meta(ge=0.01, le=1000, description="calls a second, 0.01 to 1000")] = 1.0
+    at_once: Annotated[int, Meta(ge=1, le=10_000, description="calls at once, 1 to 10000")] = 10
+    per_day: Annotated[int, Meta(ge=1, le=1_000_000, description="calls in 24 hours, 1 to 1000000")] = 500
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """Everything that was configured."""
 
     account: Account = Account()
     auth: Auth = Auth()
+    commands: Commands = Commands()
     database: Database
     pbx: tuple[Pbx, ...]
     http: Http = Http()
@@ -278,10 +372,17 @@ class Settings(Section, frozen=True, kw_only=True):
     recordings: Recordings = Recordings()
     webhooks: Webhooks = Webhooks()
 
+    @property
+    def region(self) -> str | None:
+        """The country of numbers that people write without one: the account's, or the one that all its PBXs are in."""
+        regions = {pbx.region for pbx in self.pbx}
+        return self.account.region or (regions.pop() if len(regions) == 1 else None)
+
 
 _SECTIONS: dict[str, type[Section]] = {
     "account": Account,
     "auth": Auth,
+    "commands": Commands,
     "database": Database,
     "http": Http,
     "integrations": Integrations,
@@ -296,12 +397,14 @@ _FILE_KEYS = {
     ("database", "url_file"): "url",
     ("auth", "secret_file"): "secret",
     ("pbx", "secret_file"): "secret",
+    ("pbx", "ari_secret_file"): "ari_secret",
+    ("pbx", "control_secret_file"): "control_secret",
     ("http", "api_key_file"): "api_keys",
     ("integrations", "secret_key_file"): "secret_keys",
     ("recordings", "access_key_file"): "access_key",
     ("recordings", "secret_key_file"): "secret_key",
 }
-_VARIABLES = {  # beside these: TRUNKLINE_PBX_<n>_SECRET and TRUNKLINE_PBX_<n>_SECRET_FILE for the nth [[pbx]]
+_VARIABLES = {  # beside these, for the nth [[pbx]]: TRUNKLINE_PBX_<n>_[ARI_|CONTROL_]SECRET[_FILE]
     "TRUNKLINE_ACCOUNT_NAME": ("account", "name"),
     "TRUNKLINE_AUTH_SECRET": ("auth", "secret"),
     "TRUNKLINE_AUTH_SECRET_FILE": ("auth", "secret_file"),
@@ -427,7 +530,7 @@ def _override(tables: dict[str, Any], environ: Mapping[str, str]) -> None:
                 value = int(text)
             _put(tables.setdefault(section, {}), section, key, value)
     for n, row in enumerate(tables.get("pbx", []), 1):
-        for key in ("secret", "secret_file"):
+        for key in (f"{whose}secret{file}" for whose in ("", "ari_", "control_") for file in ("", "_file")):
             if (text := environ.get(f"TRUNKLINE_PBX_{n}_{key.upper()}")) is not None:
                 _put(row, "pbx", key, text)
 
@@ -452,13 +555,18 @@ def _refuse_twins(pbxs: tuple[Pbx | None, ...], reader: Reader) -> None:
 
 
 def _bare_url(text: str) -> bool:
+    return _is_url(text) and urlsplit(text).path in ("", "/")
+
+
+def _is_url(text: str) -> bool:
+    """Is it a web address, and nothing but scheme, host, port and path?"""
     try:
         url = urlsplit(text)
         _ = url.port  # parsed when asked for
     except ValueError:
         return False
-    bare = url.scheme in ("http", "https") and url.hostname and url.path in ("", "/") and not url.query
-    return bool(bare) and "@" not in text
+    plain = text.isascii() and text.isprintable() and not set(text) & set(" @?#")
+    return plain and url.scheme in ("http", "https") and bool(url.hostname)
 
 
 def _refuse_open_door(http: Http | None, auth: Auth | None, table: Mapping[str, Any], reader: Reader) -> None:

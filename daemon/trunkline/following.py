@@ -8,11 +8,17 @@ from collections.abc import Callable, Sequence
 import structlog
 import trio
 
+from trunkline.asterisk.ari_events import AriRecording, file_of
 from trunkline.asterisk.event import Event
 from trunkline.asterisk.link import Hello
 from trunkline.asterisk.lists import Snapshot
 from trunkline.calls.record import CallRecord, CallUpdate
+from trunkline.calls.standing import Standing
 from trunkline.calls.tracker import Tracker
+
+ARI_DIRECTORY = "/var/spool/asterisk/recording"
+"""Where Asterisk keeps what ARI records, unless it was told otherwise."""
+_HELD = 1000  # recordings that ARI tells of before AMI is there
 
 log = structlog.get_logger(__name__)
 
@@ -20,22 +26,36 @@ log = structlog.get_logger(__name__)
 class Following:
     """A link's Consumer. `wake` is called whenever there may be something to take.
 
-    name: of the link; it is what a PBX without a systemname is called.
+    name: of the link; it is what a PBX without a systemname is called. ari_directory: what the PBX calls the directory
+    of ARI's recordings.
     A fresh tracker is fed only after `adopt`: until then what the link tells is held back, in order.
     """
 
-    def __init__(self, name: str, *, trunks: Sequence[str], region: str | None, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        trunks: Sequence[str],
+        region: str | None,
+        wake: Callable[[], None],
+        ari_directory: str = ARI_DIRECTORY,
+    ) -> None:
         self.name = name
         self.faults = 0  # events that the tracker could not take: each is a bug of ours
         self.misnamed = 0  # events not believed, for they put one channel's name on another's ids
         self.request_resync: Callable[[str], None] = lambda reason: None  # the link's, once there is one
+        self.saw: Callable[[Event], None] = lambda event: None  # told of each event, as it comes
+        self.greeted: Callable[[], None] = lambda: None  # told that the PBX is there
         self._trunks = tuple(trunks)
         self._region = region
         self._wake = wake
         self._tracker: Tracker | None = None  # None until the PBX has said its name
         self._pbx = ""
+        self._named_itself = False
         self._named = trio.Event()
         self._held: list[Callable[[], None]] | None = None
+        self._ari_directory = ari_directory.rstrip("/")
+        self._told_early: list[AriRecording] = []  # by ARI, before the PBX has said its name
         self._left: list[CallUpdate] = []  # of a tracker that was put away
         self._last_seen_at: float | None = None
         self._misnamed = 0  # of the tracker's, those that were told
@@ -50,6 +70,10 @@ class Following:
     def pbx(self) -> str:
         """What the PBX is called in the database: its systemname or `name`; "" until it has said so."""
         return self._pbx
+
+    def said(self) -> str:
+        """The systemname that the PBX has told, "" where it has none, or has not told it."""
+        return self._pbx if self._named_itself else ""
 
     @property
     def channels(self) -> int:
@@ -74,8 +98,23 @@ class Following:
             feed()
         self._wake()
 
+    @property
+    def ready(self) -> bool:
+        """Whether its calls are known: those that were live before were taken over."""
+        return self._tracker is not None and self._held is None
+
+    def standing(self, external_id: str) -> Standing | None:
+        """The live Call of that externalId as it stands; None: none is known."""
+        return None if self._tracker is None else self._tracker.standing(external_id)
+
+    def channel_state(self, uniqueid: str) -> str | None:
+        """The ChannelState of a channel; None: it is not known."""
+        return None if self._tracker is None else self._tracker.channel_state(uniqueid)
+
     def connected(self, hello: Hello) -> None:
         """Take up the calls of this PBX, or end those that its restart has cut."""
+        self._named_itself = bool(hello.systemname)
+        self.greeted()
         pbx = hello.systemname or self.name
         if self._tracker is None or pbx != self._pbx:
             if self._tracker is not None:  # another PBX answers at this address now
@@ -86,11 +125,15 @@ class Following:
             self._misnamed = 0
             self._tracker = Tracker(pbx, trunks=self._trunks, region=self._region)
             self._named.set()
+            early, self._told_early = self._told_early, []
+            for told in early:
+                self.recorded(told)
         elif hello.restarted:
             self._feed(self._end_all)
 
     def event(self, event: Event) -> None:
         """Feed the tracker."""
+        self.saw(event)
         if self._held is None:
             self._handle(event)
             self._wake()
@@ -99,7 +142,16 @@ class Following:
 
     def resynced(self, snapshot: Snapshot, buffered: list[Event]) -> None:
         """Reconcile with what the PBX says is there."""
+        for event in buffered:
+            self.saw(event)
         self._feed(lambda: self._resync(snapshot, buffered))
+
+    def recorded(self, told: AriRecording) -> None:
+        """Take what ARI says of a recording; the ARI link's consumer."""
+        if self._tracker is not None:
+            self._feed(lambda: self._record(told))
+        elif len(self._told_early) < _HELD:
+            self._told_early.append(told)
 
     def disconnected(self, reason: str, at: float) -> None:
         """Keep the calls: they may well go on, and the next resync tells."""
@@ -150,6 +202,13 @@ class Following:
         except Exception:
             self.faults += 1
             log.exception("tracker.fault", pbx=self.name, kind="resync", todo="please report it, with a recording")
+
+    def _record(self, told: AriRecording) -> None:
+        try:
+            self._known().recorded(told, f"{self._ari_directory}/{file_of(told)}")
+        except Exception:
+            self.faults += 1
+            log.exception("tracker.fault", pbx=self.name, kind="ari", todo="please report it, with a recording")
 
     def _end_all(self) -> None:
         if self._last_seen_at is not None:

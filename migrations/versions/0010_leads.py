@@ -9,7 +9,7 @@ from trunkline.store import row_security
 from trunkline.store.online import bring_back, make_tables, online, put_away
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 
 COLUMNS = {"external_id": "text"}
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from served import ACCOUNT, Serve, Served, insert_calls
 
-from trunkline.api import Access, Link, create_app, listening
+from trunkline.api import Access, Commands, Link, create_app, listening
 from trunkline.api.state import STATE
 from trunkline.embedded.postgres import Postgres
 from trunkline.inbox.secrets import Vault
@@ -62,7 +62,7 @@ async def shared_pool(shared_url: str) -> AsyncIterator[Pool]:
 
 @pytest_asyncio.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=...)`, and whatever Access takes.
+    """Start an API: `await serve(pool, keys=[...], links=..., account=..., head=..., region=...)`; and Access.
 
     It sees the database of `pool`, as the daemon's API does: its own account's rows only.
     """
@@ -77,6 +77,8 @@ async def serve() -> AsyncIterator[Serve]:
             links: Callable[[], Sequence[Link]] = tuple,
             objects: ObjectStore | None = None,
             vault: Vault | None = None,
+            region: str | None = None,
+            commands: Commands | None = None,
             **access: Any,
         ) -> Served:
             metrics = Metrics("test")
@@ -92,6 +94,8 @@ async def serve() -> AsyncIterator[Serve]:
                 metrics=metrics,
                 objects=objects,
                 vault=vault,
+                region=region,
+                commands=commands,
             )
             url = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
             client = await stack.enter_async_context(aiohttp.ClientSession())

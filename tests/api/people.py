@@ -21,7 +21,7 @@ class Belongings(NamedTuple):
     """What an account has, by the word that stands before its id in a path."""
 
     account_id: UUID
-    of: dict[str, UUID]
+    of: dict[str, Any]
 
 
 async def add_account(pool: Pool, name: str, word: str) -> Belongings:
@@ -53,6 +53,20 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         account_id,
         word,
         f"whsec_{'a' * 32}",
+    )
+    lead_id = await pool.fetchval(
+        """INSERT INTO lead (account_id, name, phone, phone_e164, email, external_id)
+           VALUES ($1, $2, '+442070001001', '+442070001001', $2 || '@example.com', $2) RETURNING id""",
+        account_id,
+        word,
+    )
+    await pool.execute(
+        "INSERT INTO lead_phone SELECT id, 1, account_id, $2, '+442070001002', created_at FROM lead WHERE id = $1",
+        lead_id,
+        word,
+    )
+    await pool.execute(
+        "INSERT INTO call_note (account_id, call_id, notes) VALUES ($1, $2, $3)", account_id, call_id, word
     )
     delivery_id = await pool.fetchval(
         """INSERT INTO webhook_delivery (account_id, webhook_id, event_seq, message_id, type, state)
@@ -87,10 +101,20 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         integration_id,
         account_id,
     )
+    command_id = await pool.fetchval(
+        """WITH pbx AS (INSERT INTO integration (account_id, channel, integration_id, external_id)
+               VALUES ($1, 'telephony', 'asterisk', $2) RETURNING id)
+           INSERT INTO command (account_id, integration_id, idempotency_key, kind, arguments, actor, not_after)
+           SELECT $1, id, $2, 'dial', jsonb_build_object('to', $2::text), 'cli:x', now() + interval '1 hour' FROM pbx
+           RETURNING id""",
+        account_id,
+        word,
+    )
     return Belongings(
         account_id,
         {
             "calls": call_id,
+            "leads": lead_id,
             "recordings": recording_id,
             "users": user_id,
             "api-keys": key_id,
@@ -99,6 +123,8 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
             "media-files": media_file_id,
             "conversations": conversation_id,
             "integrations": integration_id,
+            "commands": command_id,
+            "agents": "1001" if word != CANARY else uuid4(),  # an extension is nobody's: those of another are not known
         },
     )
 

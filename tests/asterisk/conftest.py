@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import pytest
 from crowd import Crowd, settings_for
-from daemon_process import running_daemon
+from daemon_process import Storage, running_daemon
 from stage import TIMERS, Rows, Stage, Tap
+from stored import Stored
 from vault import Vault
 
 from trunkline.embedded.asterisk import Asterisk
@@ -68,6 +69,23 @@ def stage(shared_stage: Stage, request: pytest.FixtureRequest, tmp_path: Path) -
         else:
             after.callback(no_call_is_lost, shared_stage)
         shared_stage.idle()
+
+
+@pytest.fixture(scope="module")
+def storing(
+    pbx: Asterisk, postgres: Postgres, migrated: str, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Rows, str]]:
+    """A second daemon on the same PBX, with a database of its own; it takes the files away once they are stored."""
+    name = f"stored_{uuid4().hex}"
+    rows = Rows(postgres.create_database(name, template=migrated))
+    with running_daemon(pbx, rows.url, tmp_path_factory.mktemp("storing"), storage=Storage(s3)) as daemon:
+        yield rows, daemon.base
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def stored(stage: Stage, storing: tuple[Rows, str]) -> Stored:
+    return Stored(stage, *storing)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,22 @@ allow_http = true
 allow_networks = ["127.0.0.0/8"]
 """
 
+COMMANDS = """
+[commands]
+destinations = ["+1202"]  # its numbers set aside for fiction are in no country
+per_second = 100
+"""
+
+
+def _with_files(pbx: Asterisk) -> str:
+    return f"""
+recordings = "{pbx.recordings}"
+voicemail = "{pbx.mailboxes}"
+ari_url = "http://{pbx.host}:{pbx.http_port}"
+ari_secret_file = "ari"
+ari_recordings = "{pbx.ari_recordings}"
+"""
+
 
 class Storage(NamedTuple):
     """Where a daemon puts recordings: a server's bucket, by another endpoint (a proxy's) where one is given."""
@@ -46,7 +62,7 @@ sweep_s = 2
 class Daemon:
     """A daemon that follows `pbx` (by `ami_port`, a proxy's, where given); its settings and log are in `directory`.
 
-    webhooks: they may lead to this machine.
+    webhooks: they may lead to this machine. commands: the settings of [commands]; "": nothing can be commanded.
     """
 
     def __init__(
@@ -58,12 +74,15 @@ class Daemon:
         ami_port: int = 0,
         storage: Storage | None = None,
         webhooks: bool = False,
+        commands: str = "",
     ) -> None:
         self._directory = directory
         self._child: Child | None = None
-        http = pbx.base + _HTTP + (storage is not None) + 2 * webhooks
+        http = pbx.base + _HTTP + (storage is not None) + 2 * webhooks + 4 * bool(commands)
         self.base = f"http://127.0.0.1:{http}"
         (directory / "ami").write_text(pbx.secrets.ami_events)
+        (directory / "ari").write_text(pbx.secrets.ari_recordings)
+        (directory / "control").write_text(pbx.secrets.ami_control)
         (directory / "url").write_text(url)
         (directory / "trunkline.toml").write_text(
             f"""
@@ -76,8 +95,8 @@ port = {ami_port or pbx.ami_port}
 username = "events"
 secret_file = "ami"
 region = "GB"
-{f'recordings = "{pbx.recordings}"' if storage else ""}
-{f'voicemail = "{pbx.mailboxes}"' if storage else ""}
+{'control_secret_file = "control"' if commands else ""}
+{_with_files(pbx) if storage else ""}
 
 [http]
 port = {http}
@@ -90,6 +109,7 @@ format = "json"
 path = "spool"
 {storage.settings() if storage else ""}
 {_HERE if webhooks else ""}
+{commands}
 """
         )
 
@@ -150,9 +170,11 @@ def running_daemon(
     storage: Storage | None = None,
     strict: bool = True,
     webhooks: bool = False,
+    commands: str = "",
 ) -> Iterator[Daemon]:
     """A daemon that runs and is ready. `strict` as in `Daemon.stop`."""
-    daemon = Daemon(pbx, url, directory, ami_port=ami_port, storage=storage, webhooks=webhooks).start()
+    daemon = Daemon(pbx, url, directory, ami_port=ami_port, storage=storage, webhooks=webhooks, commands=commands)
+    daemon.start()
     try:
         yield daemon
     except BaseException:

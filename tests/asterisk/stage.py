@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 
+from trunkline.calls.names import SUPERVISING
 from trunkline.calls.record import LIVE, CallRecord, Direction, Quality, Status
 from trunkline.embedded.asterisk import Asterisk
 from trunkline.embedded.demo import agent_phone, carrier_phone
@@ -27,7 +28,7 @@ DEADLINE_S = 8.0
 _POLL_S = 0.05
 # +1 202 555 01xx is set aside for fiction
 _NUMBERS = (f"12025550{n}" for n in itertools.count(100))
-_CEL_LINKEDID = 15
+_CEL_CHANNEL, _CEL_LINKEDID = 9, 15
 
 
 def talk(seconds: float = 0.4) -> None:
@@ -216,7 +217,7 @@ class Stage:
         known: set[str] = set()
         for record in self.rows.where("true"):
             known |= {record.external_id, *record.aliases}
-        return linkedids - known
+        return {one for one in linkedids - known if not one.startswith(SUPERVISING)}  # who listens is on no call
 
     def close(self) -> None:
         """The phones go."""
@@ -231,8 +232,12 @@ def wait_idle(pbx: Asterisk, deadline_s: float = DEADLINE_S) -> None:
 
 
 def ended_linkedids(pbx: Asterisk) -> set[str]:
-    """The calls that ended, by Asterisk's own CEL."""
-    return {row[_CEL_LINKEDID] for row in _csv(pbx.home / "log" / "cel-custom" / "cel.csv") if row[0] == "LINKEDID_END"}
+    """The calls that ended, by Asterisk's own CEL; a channel of ARI's that only listens is none."""
+    return {
+        row[_CEL_LINKEDID]
+        for row in _csv(pbx.home / "log" / "cel-custom" / "cel.csv")
+        if row[0] == "LINKEDID_END" and not row[_CEL_CHANNEL].startswith("Snoop/")
+    }
 
 
 def cdrs(pbx: Asterisk, linkedid: str) -> list[list[str]]:

@@ -15,12 +15,13 @@ from proxy import Proxy
 from stage import Tap, until
 
 from trunkline.asterisk.anonymise import Anonymiser
+from trunkline.asterisk.ari import AriLink, ari_settings
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.doctor import examine
 from trunkline.asterisk.findings import Finding, Level, Role
 from trunkline.asterisk.link import Link
 from trunkline.asterisk.record import Recording
-from trunkline.asterisk.session import Credentials
+from trunkline.asterisk.session import Credentials, Reason
 from trunkline.asterisk.wire import Patience
 from trunkline.calls.needs import FIELDS, NEEDED
 from trunkline.embedded.asterisk import Asterisk
@@ -208,6 +209,27 @@ async def test_the_doctor_finds_our_own_configuration_well(lone: Asterisk, phone
     assert "PJSIP/trunk" in checks["trunks"].found
     assert str(lone.recordings) in checks["recordings"].found
     assert checks["writetimeout"].level is Level.UNSEEN
+
+
+@pytest.mark.trio
+async def test_ari_over_tls_and_through_a_restart(lone: Asterisk) -> None:
+    where, secret = f"https://{lone.host}:{lone.https_port}", lone.secrets.ari_recordings
+    stranger = AriLink(ari_settings("lone", where, "recordings", secret), lambda told: None)
+    own = ari_settings("lone", where, "recordings", secret, str(lone.home / "etc" / "tls.crt"))
+    link = AriLink(own, lambda told: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stranger.run)
+        nursery.start_soon(link.run)
+        with within(30):
+            while not (link.up and stranger.failure):  # noqa: ASYNC110  # plain attributes, for metrics to read
+                await trio.sleep(0.01)
+            assert stranger.failure.reason is Reason.TLS  # its certificate is the PBX's own
+            await trio.to_thread.run_sync(lone.kill)
+            await trio.to_thread.run_sync(lone.start)
+            while link.connects < 2 or not link.up:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert link.connect_failures["closed"] == 1
 
 
 @pytest.mark.trio

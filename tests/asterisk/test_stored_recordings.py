@@ -1,73 +1,18 @@
 """Recordings of real calls on their way into a real S3: the stored sound is what was said, for as long as it was."""
 
-import io
-import json
-import urllib.request
-import wave
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import pytest
 from daemon_process import Storage, running_daemon
 from sounds import share
 from stage import TIMERS, Rows, Stage, Tap, talk, until
+from stored import CUSTOMER_HZ, Stored, length
 
 from trunkline.calls.record import EndReason
 from trunkline.embedded.asterisk import Asterisk
 from trunkline.embedded.postgres import Postgres
 from trunkline.embedded.s3 import S3Server
-
-CUSTOMER_HZ = 350  # the tones of the built-in phones: embedded/demo.py
-
-
-class Stored:
-    """What a daemon with object storage has made of the calls."""
-
-    def __init__(self, stage: Stage, rows: Rows, base: str) -> None:
-        self.stage, self.rows, self.base = stage, rows, base
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.base + path, timeout=10) as answer:
-            body = answer.read()
-            return json.loads(body) if "json" in answer.headers["Content-Type"] else body
-
-    def recordings(self, state: str, count: int = 1) -> list[dict[str, Any]]:
-        """The recordings of the test's call, once so many are in that state."""
-        record = self.rows.ended(self.stage.caller)
-
-        def found() -> list[dict[str, Any]]:
-            items = self.get(f"/api/v1/calls/{record.id}/recordings")["items"]
-            return [one for one in items if one["state"] == state]
-
-        return until(f"{count} recordings are {state}", lambda: (some := found()) and len(some) == count and some, 20)
-
-    def sound(self, recording: dict[str, Any]) -> bytes:
-        return self.get(f"/api/v1/recordings/{recording['id']}/audio")
-
-
-@pytest.fixture(scope="module")
-def storing(
-    pbx: Asterisk, postgres: Postgres, migrated: str, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Rows, str]]:
-    """A second daemon on the same PBX, with a database of its own; it takes the files away once they are stored."""
-    name = f"stored_{uuid4().hex}"
-    rows = Rows(postgres.create_database(name, template=migrated))
-    with running_daemon(pbx, rows.url, tmp_path_factory.mktemp("storing"), storage=Storage(s3)) as daemon:
-        yield rows, daemon.base
-    postgres.drop_database(name)
-
-
-@pytest.fixture
-def stored(stage: Stage, storing: tuple[Rows, str]) -> Stored:
-    return Stored(stage, *storing)
-
-
-def length(sound: bytes) -> float:
-    with wave.open(io.BytesIO(sound)) as read:
-        return read.getnframes() / read.getframerate()
 
 
 def test_both_voices_are_in_the_stored_object(stored: Stored) -> None:
@@ -109,6 +54,47 @@ def test_a_recording_goes_on_through_a_transfer(stored: Stored) -> None:
     # Whether the target's is in it too is up to Asterisk 22, which may leave it out: docs/recordings.md.
     assert share(sound, CUSTOMER_HZ, whole - 1, whole - 0.2) > 0.1
     assert share(sound, 600, whole - 1, whole - 0.2) < 0.02
+
+
+def test_a_recording_goes_on_through_an_attended_transfer(stored: Stored) -> None:
+    """The customer's recording has what the customer heard, from first to last, and nothing of the consultation."""
+    stage = stored.stage
+    target = stage.agent("1003")
+    customer, desk = stage.connect()
+    channel = stage.tap.event("BridgeEnter", stage.mark, CallerIDNum=stage.caller)["Uniqueid"]
+    talk(1.5)
+    desk.hold()
+    stage.tap.event("Hold", stage.mark)
+    consultation = stage.agent("1002").call("1003")
+    other = target.wait_call()
+    other.answer()
+    consultation.wait_answer()
+    talk(1)
+    desk.transfer(to=consultation)
+    stage.tap.event("AttendedTransfer", stage.mark)
+    for mine in (desk, consultation):
+        mine.hangup()
+    talk(2.5)
+    customer.hangup()
+    other.wait_end()
+    (recording,) = stored.recordings("STORED")
+    record = stored.rows.ended(stage.caller)
+    assert (recording["callId"], recording["channelId"]) == (record.id, channel)
+    assert record.channel_id == channel  # the customer's leg
+    assert [(str(t.kind), t.by, t.to) for t in record.transfers] == [("ATTENDED", "1002", "1003")]
+    assert record.recording_id == recording["id"]
+    sound = stored.sound(recording)
+    whole = length(sound)
+    assert whole > 4.5
+    assert share(sound, CUSTOMER_HZ, 0.3, 1.2) > 0.1
+    assert share(sound, 600, 0.3, 1.2) > 0.1  # 1002 before
+    assert share(sound, 700, 0.3, 1.2) < 0.02
+    end = whole - 1.2, whole - 0.2
+    assert share(sound, CUSTOMER_HZ, *end) > 0.1
+    assert share(sound, 700, *end) > 0.1  # 1003 after
+    assert share(sound, 600, *end) < 0.02
+    held = [share(sound, hz, 2.0, 2.6) for hz in (600, 700)]
+    assert max(held) < 0.02  # what the two say to each other is not for the customer, nor in the customer's recording
 
 
 def test_a_paused_span_is_silent_in_the_object_and_told(stored: Stored) -> None:

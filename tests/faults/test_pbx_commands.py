@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 from ami_peer import Conversation, Peer, packet
+from encoder import FFMPEG
 
 from trunkline.cli import main
 
@@ -47,6 +48,31 @@ def peer() -> Iterator[Peer]:
 def words(peer: Peer, tmp_path: Path, secret: str = "") -> list[str]:
     (tmp_path / "secret").write_text(f"{secret or peer.secret}\n")
     return ["--pbx", f"127.0.0.1:{peer.port}", "--user", peer.username, "--secret-file", str(tmp_path / "secret")]
+
+
+@pytest.mark.parametrize(("ffmpeg", "found"), [(FFMPEG, "ok    opus"), ("/nowhere/ffmpeg", "WARN  opus")])
+def test_doctor_tells_whether_there_is_what_makes_opus(
+    peer: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str], ffmpeg: str, found: str
+) -> None:
+    (tmp_path / "trunkline.toml").write_text(f"""
+[database]
+url = "postgresql://u:p@127.0.0.1/d"
+[[pbx]]
+host = "127.0.0.1"
+port = {peer.port}
+username = "{peer.username}"
+secret = "{peer.secret}"
+[recordings]
+endpoint = "http://127.0.0.1:9"
+access_key = "a"
+secret_key = "s"
+format = "opus"
+ffmpeg = "{ffmpeg}"
+""")
+    status = main(["doctor", "--config", str(tmp_path / "trunkline.toml"), "--seconds", "0"])
+    out = capsys.readouterr().out
+    assert status == 0, out
+    assert found in out
 
 
 def test_doctor_tells_what_it_found(peer: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

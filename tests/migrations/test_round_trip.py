@@ -34,6 +34,11 @@ LIVED_IN = (
     "INSERT INTO event_cursor SELECT account_id, max(seq) FROM event GROUP BY account_id",
     """INSERT INTO command (account_id, integration_id, idempotency_key, kind, arguments, state, result)
        SELECT account_id, id, id::text, 'hangup', '{"x": []}', 'done', '{"ok": true}' FROM integration""",
+    """INSERT INTO command (account_id, integration_id, kind, arguments, state, code, detail, call_id, request_hash,
+           actor, address, request_id, not_after, claimed_by, lease_until, claimed_at)
+       SELECT account_id, integration_id, 'dial', '{"to": "1001"}', 'unknown', 'core_lost', 'x', id, 'hash', 'user:x',
+           '192.0.2.1', 'r', now(), id, now(), now()
+       FROM call WHERE integration_id IS NOT NULL""",
     """INSERT INTO media_file (account_id, message_id, position, name, url, bucket, key, mime_type, size, metadata)
        SELECT account_id, id, n, 'file ' || n, 'https://x/' || n, 'b', 'k/' || id || n, 'image/png',
               9876543210, '{"w": 1}'

@@ -13,10 +13,10 @@ from uuid import UUID, uuid4
 from patience import until
 from sounds import tone, wav
 
-from trunkline.calls.record import CallRecord, CallUpdate, Direction, Leg, RecordingRef, Role, Status
+from trunkline.calls.record import CallRecord, CallUpdate, Direction, Leg, RecordingKind, RecordingRef, Role, Status
 from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.jobs import JobRunner, enqueue_recordings
-from trunkline.recordings.spool import RecordingSpool
+from trunkline.recordings.spool import Directories, RecordingSpool
 from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader
 from trunkline.store.pool import Pool
@@ -42,10 +42,10 @@ class House:
         self.steps: list[str] = []
         self.uploader = Uploader(pool, self.store, self.spool_of, prefix=self.prefix, step=self.steps.append)
         self.runner = JobRunner(pool, self.uploader.take, at_once=4)
-        self.sweeper = Sweeper(pool, account, lambda: {PBX: RecordingSpool(spool)}, grace_s=0)
+        self.sweeper = Sweeper(pool, account, Directories(lambda: {PBX: RecordingSpool(spool)}), grace_s=0)
         self._calls = 0
 
-    def spool_of(self, pbx: str) -> RecordingSpool | None:
+    def spool_of(self, kind: str, pbx: str) -> RecordingSpool | None:
         return RecordingSpool(self.spool) if pbx == PBX else None
 
     async def close(self) -> None:
@@ -69,6 +69,7 @@ class House:
         days_ago: float = 0.01,
         pbx: str = PBX,
         unique: str | None = None,
+        kind: RecordingKind = RecordingKind.CALL,
     ) -> UUID:
         """A call with these recordings, written as the tracker would have it; its id. unique: its channel's number."""
         self._calls += 1
@@ -84,7 +85,7 @@ class House:
             status=Status.COMPLETED if ended else Status.IN_PROGRESS, from_="15551234567", to="442070001001",
             phone_number="15551234567", started_at=start, ended_at=end, legs=[leg], queue=queue,
             recordings=[
-                RecordingRef(path=path, channel_id=channel, started_at=start, ended_at=end) for path in paths
+                RecordingRef(path=path, channel_id=channel, started_at=start, ended_at=end, kind=kind) for path in paths
             ],
         )  # fmt: skip
         result = await self.writer.write([CallUpdate(record, ("call.ringing",) + ("call.ended",) * ended)])

@@ -4,8 +4,11 @@ import asyncio
 
 import pytest
 from house import House
+from structlog.testing import capture_logs
 
+from trunkline.embedded.s3 import S3Server
 from trunkline.objects.faults import StoreFault
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.breaker import Breaker
 
 pytestmark = pytest.mark.asyncio
@@ -44,3 +47,29 @@ async def test_a_trial_that_ends_after_the_doubt_does_not_keep_all_others_out(ho
     async with asyncio.timeout(20):
         await last.there.wait()
     await last.leave()
+
+
+class _Stumbles(ObjectStore):
+    """A store that is asked with a bug in the way, twice."""
+
+    stumbles = 2
+
+    def check(self) -> None:
+        if self.stumbles:
+            self.stumbles -= 1
+            raise LookupError("a bug")
+        super().check()
+
+
+async def test_a_question_that_fails_in_another_way_is_asked_again(house: House, s3: S3Server) -> None:
+    store = _Stumbles(s3.endpoint, "recordings", s3.access_key, s3.secret_key)
+    breaker = Breaker(store, first_wait_s=0.01)
+    with capture_logs() as logs:
+        breaker.trip(StoreFault("it was away"))
+        job = _Job(breaker)
+        async with asyncio.timeout(20):
+            await job.there.wait()
+    await job.leave()
+    store.close()
+    assert (breaker.probes, breaker.fault) == (3, None)
+    assert [line["event"] for line in logs].count("recordings.probe_failed") == 1

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from encoder import FFMPEG, encoded
 from house import House
 from s3_proxy import HANG, S3Proxy
 from sounds import wav
 
 from trunkline.embedded.s3 import S3Server
 from trunkline.recordings.jobs import HEARTBEAT_S
+from trunkline.recordings.opus import OpusEncoder
 from trunkline.recordings.upload import Uploader
 
 pytestmark = pytest.mark.asyncio
@@ -27,6 +29,7 @@ from pathlib import Path
 
 from trunkline.recordings.jobs import JobRunner
 from trunkline.objects.s3 import ObjectStore
+from trunkline.recordings.opus import OpusEncoder
 from trunkline.recordings.spool import RecordingSpool
 from trunkline.recordings.upload import Uploader
 from trunkline.store.pool import open_pool
@@ -45,7 +48,8 @@ async def main():
     store = ObjectStore(told["endpoint"], told["bucket"], told["key"], told["secret"], silent_s=60)
     async with await open_pool(told["database"]) as pool:
         spool = RecordingSpool(Path(told["spool"]))
-        uploader = Uploader(pool, store, lambda pbx: spool, prefix=told["prefix"], step=step)
+        opus = OpusEncoder(told["ffmpeg"]) if told["ffmpeg"] else None
+        uploader = Uploader(pool, store, lambda kind, pbx: spool, prefix=told["prefix"], opus=opus, step=step)
         await JobRunner(pool, uploader.take, at_once=told["at_once"]).run()
 
 asyncio.run(main())
@@ -63,7 +67,11 @@ class _Victims:
             "database": database_url,
             "spool": str(house.spool),
             "prefix": house.prefix,
+            "ffmpeg": "",
         }
+
+    def make_opus(self) -> None:
+        self._told["ffmpeg"] = FFMPEG
 
     async def start(self, step: str, *, skip: int = 0, at_once: int = 2, endpoint: str | None = None) -> "_Process":
         told = {**self._told, "step": step, "skip": skip, "at_once": at_once}
@@ -125,6 +133,24 @@ async def _check(house: House, data: dict[str, bytes], totals: dict[str, int], k
     assert sorted(told) == sorted(str(row["id"]) for row in rows)
     assert (len(rows), files) == (len(data), len(data))
     assert house.files() == []
+
+
+@pytest.mark.parametrize("step", ["encode", "commit"])
+async def test_killed_at_a_step_of_one_that_becomes_opus(
+    house: House, victims: _Victims, totals: dict[str, int], step: str
+) -> None:
+    path = house.write("one.wav", seconds=2)
+    data = {str(path): encoded(path.name, path.read_bytes())}
+    await house.call(str(path))
+    victims.make_opus()
+    await victims.dies(step)
+    (row,) = await house.rows()
+    assert row["state"] == ("stored" if step == "remove" else "pending")
+    assert house.files() == ["one.wav"]
+    house.uploader.opus = OpusEncoder(FFMPEG)
+    await victims.forget()
+    await house.sweeper.sweep()
+    await _check(house, data, totals)
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -305,7 +305,9 @@ async def test_an_erasure_is_not_said_to_be_done_where_the_files_cannot_be_reach
     house.write("one.wav", house.content(row["key"]))
     away = True
     spool_of = house.spool_of
-    house.uploader = Uploader(house.pool, house.store, lambda pbx: None if away else spool_of(pbx), prefix=house.prefix)
+    house.uploader = Uploader(
+        house.pool, house.store, lambda kind, pbx: None if away else spool_of(kind, pbx), prefix=house.prefix
+    )
     house.runner = JobRunner(house.pool, house.uploader.take)
     await _order(house, row)
     with capture_logs() as logs:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from encoder import FFMPEG
 from house import PBX, House
 
 from trunkline.embedded.s3 import S3Server
@@ -75,12 +76,19 @@ async def test_once_stores_what_is_there_and_ends(house: House, settings: Path) 
     assert house.files() == ["stranger.wav"]
 
 
-async def test_it_goes_on_until_it_is_told_to_stop(house: House, settings: Path) -> None:
-    process = await spool(settings)
+@pytest.fixture
+def opus_settings(settings: Path) -> Path:
+    settings.write_text(f'{settings.read_text()}format = "opus"\nffmpeg = "{FFMPEG}"\n')
+    return settings
+
+
+async def test_it_goes_on_until_it_is_told_to_stop(house: House, opus_settings: Path) -> None:
+    process = await spool(opus_settings)
     await house.call(str(house.write("first.wav")))
     await house.until("the first is stored", lambda: len(house.objects()) == 1, 40)
     await house.call(str(house.write("second.wav")))
     await house.until("the second is stored", lambda: len(house.objects()) == 2)
+    assert all(key.endswith(".opus") for key in house.objects())
     process.send_signal(signal.SIGTERM)
     said, _ = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 0, said.decode()

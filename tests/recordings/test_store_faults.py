@@ -16,7 +16,7 @@ from trunkline.objects.faults import StoreFault
 from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.breaker import Breaker
 from trunkline.recordings.jobs import JobRunner
-from trunkline.recordings.spool import RecordingSpool
+from trunkline.recordings.spool import Directories, RecordingSpool
 from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader
 
@@ -177,7 +177,7 @@ async def test_those_that_wait_for_a_storage_that_is_away_all_say_so(through: Ho
     await through.call(str(through.write("goes on.wav")), ended=False)
     proxy.fault = REFUSE
     breaker, spool = through.uploader.breaker, RecordingSpool(through.spool)
-    sweeper = Sweeper(through.pool, ACCOUNT, lambda: {PBX: spool}, grace_s=0, away=lambda: breaker.fault)
+    sweeper = Sweeper(through.pool, ACCOUNT, Directories(lambda: {PBX: spool}), grace_s=0, away=lambda: breaker.fault)
     async with through.running():
         await through.until("it is away", lambda: breaker.fault)
         await sweeper.sweep()

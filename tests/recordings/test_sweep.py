@@ -15,7 +15,7 @@ from sounds import tone, wav
 from structlog.testing import capture_logs
 
 from trunkline.recordings.jobs import JobRunner
-from trunkline.recordings.spool import RecordingSpool
+from trunkline.recordings.spool import Directories, RecordingSpool
 from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader
 
@@ -129,7 +129,7 @@ async def test_a_file_older_than_the_call_that_its_name_says_is_not_its(house: H
 
 
 async def test_a_young_file_is_left_alone(house: House) -> None:
-    house.sweeper = Sweeper(house.pool, ACCOUNT, lambda: {PBX: RecordingSpool(house.spool)}, grace_s=30)
+    house.sweeper = Sweeper(house.pool, ACCOUNT, Directories(lambda: {PBX: RecordingSpool(house.spool)}), grace_s=30)
     call_id = await house.call()
     path = house.write(f"{await _unique(house, call_id)}.wav", age_s=5)
     stray = house.write("stray.wav", age_s=5)
@@ -302,7 +302,9 @@ async def test_no_recording_of_the_same_name_as_a_stored_one_is_left_for_good(ho
 async def test_keep_leaves_what_is_stored(house: House) -> None:
     uploader = Uploader(house.pool, house.store, house.spool_of, prefix=house.prefix, keep=True)
     house.runner = JobRunner(house.pool, uploader.take)
-    house.sweeper = Sweeper(house.pool, ACCOUNT, lambda: {PBX: RecordingSpool(house.spool)}, grace_s=0, keep=True)
+    house.sweeper = Sweeper(
+        house.pool, ACCOUNT, Directories(lambda: {PBX: RecordingSpool(house.spool)}), grace_s=0, keep=True
+    )
     await house.call(str(house.write("one.wav")), str(house.write("none.wav", wav(b""))))
     assert sorted(row["state"] for row in await house.settled()) == ["empty", "stored"]
     await house.sweeper.sweep()
@@ -323,9 +325,9 @@ async def test_two_pbxs_with_equal_paths_do_not_mix(house: House, tmp_path: Path
             (spool.root / name).write_bytes(by_pbx[pbx])
             os.utime(spool.root / name, (time.time() - 60,) * 2)
     calls = {pbx: await house.call(f"{seen_as}/told.wav", pbx=pbx, unique=unique) for pbx in names}
-    house.uploader = Uploader(house.pool, house.store, spools.get, prefix=house.prefix)
+    house.uploader = Uploader(house.pool, house.store, lambda kind, pbx: spools.get(pbx), prefix=house.prefix)
     house.runner = JobRunner(house.pool, house.uploader.take)
-    house.sweeper = Sweeper(house.pool, ACCOUNT, lambda: spools, grace_s=0)
+    house.sweeper = Sweeper(house.pool, ACCOUNT, Directories(lambda: spools), grace_s=0)
     await house.sweeper.sweep()
     rows = await house.settled()
     assert sorted(row["state"] for row in rows) == 4 * ["stored"] + 2 * ["unmatched"]
@@ -342,7 +344,7 @@ async def test_two_pbxs_with_equal_paths_do_not_mix(house: House, tmp_path: Path
 
 async def test_a_pbx_whose_spool_cannot_be_listed_does_not_keep_the_others_waiting(house: House) -> None:
     spools = {"pbx0": RecordingSpool(house.spool.parent / "not mounted"), PBX: RecordingSpool(house.spool)}
-    house.sweeper = Sweeper(house.pool, ACCOUNT, lambda: spools, grace_s=0)
+    house.sweeper = Sweeper(house.pool, ACCOUNT, Directories(lambda: spools), grace_s=0)
     call_id = await house.call()
     await house.call(pbx="pbx0")
     house.write(f"{await _unique(house, call_id)}.wav")
@@ -395,7 +397,7 @@ async def test_a_mailbox_that_cannot_be_read_is_said_too(house: House, monkeypat
     box = house.spool.parent / "voicemail" / "default" / "1001"
     box.mkdir(parents=True)
     house.sweeper = Sweeper(
-        house.pool, ACCOUNT, dict, mailboxes=lambda: {PBX: RecordingSpool(house.spool.parent / "voicemail")}
+        house.pool, ACCOUNT, Directories(voicemail=lambda: {PBX: RecordingSpool(house.spool.parent / "voicemail")})
     )
     really_list = os.listdir
 

@@ -13,7 +13,21 @@ import pytest
 import pytest_asyncio
 
 from trunkline.calls.record import Direction, Status
-from trunkline.store import api_keys, audit, conversations, keyset, media, messages, queries, recordings, sessions
+from trunkline.crm.matching import select_leads_by_number
+from trunkline.store import (
+    api_keys,
+    audit,
+    conversations,
+    keyset,
+    leads,
+    media,
+    messages,
+    queries,
+    recordings,
+    sessions,
+)
+from trunkline.store.kept_answers import Asked, select_kept
+from trunkline.store.keyset import Sort, select_page
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.queries import CallFilter
 
@@ -37,6 +51,17 @@ _FILL = (
        SELECT account.id, n || '@x' FROM account, generate_series(1, $1::int) AS n""",
     """INSERT INTO refresh_token (digest, account_id, user_id, family, expires_at)
        SELECT sha256(id::text::bytea), account_id, id, id, now() + interval '1 day' FROM app_user WHERE $1 > 0""",
+    """INSERT INTO lead (account_id, name, phone_e164, email, external_id, created_at, updated_at)
+       SELECT account.id, 'x', '+44' || n, n || '@x', n, now() - n * interval '1 s', now() - n * interval '1 s'
+       FROM account, generate_series(1, $1::int) AS n""",
+    """INSERT INTO lead_phone (account_id, lead_id, position, number, e164, lead_created_at)
+       SELECT account_id, id, 1, phone_e164, phone_e164 || '0', created_at FROM lead WHERE $1 > 0""",
+    "INSERT INTO lead_alias (account_id, folded_id, lead_id) SELECT account_id, gen_random_uuid(), id FROM lead"
+    " WHERE $1 > 0",
+    "INSERT INTO call_note (account_id, call_id, notes) SELECT account_id, id, 'x' FROM call WHERE $1 > 0",
+    """INSERT INTO kept_answer (account_id, digest, fingerprint, status, body)
+       SELECT account.id, sha256((account.name || n)::bytea), 'x', 201, 'x'
+       FROM account, generate_series(1, $1::int) AS n""",
     """INSERT INTO audit (account_id, actor, action, subject)
        SELECT account.id, 'x', 'y', 'z' FROM account, generate_series(1, $1::int) AS n""",
     """INSERT INTO conversation (account_id, channel, contact, status, snoozed_until, unread_count, last_at)
@@ -152,6 +177,31 @@ def _conversations(found: int, *conditions: str) -> Callable[[Any, Pool, UUID], 
         )  # fmt: skip
         assert len(page.rows) == found
 
+
+async def _lead(api: Any, pool: Pool, own: UUID) -> None:
+    assert await leads.select_lead(api, own, await one(pool, own, "id", "lead")) is not None
+    assert await leads.select_survivor(api, own, await one(pool, own, "folded_id", "lead_alias")) is not None
+    assert len(await leads.select_leads_by_external_id(api, own, ["17", "18", "nobody"])) == 2
+    assert len(await select_leads_by_number(api, own, ["+4417", "+44180", "nobody"])) == 2
+
+
+async def _kept(api: Any, pool: Pool, own: UUID) -> None:
+    asked = Asked(await one(pool, own, "digest", "kept_answer"), b"x")
+    assert await select_kept(api, own, asked) is not None
+
+
+def _leads(
+    condition: str | None, argument: object, found: int, sort: Sort = leads.LEADS.default
+) -> Callable[[Any, Pool, UUID], Awaitable[None]]:
+    async def ask(api: Any, pool: Pool, own: UUID) -> None:
+        conditions = ["lead.account_id = $1"] + ([condition.format("$2")] if condition else [])
+        arguments = [own] + ([argument] if condition else [])
+        page = await select_page(api, leads.LEADS, conditions, arguments, sort=sort, after=None, limit=50)
+        assert len(page.rows) == found
+        if page.end is not None:
+            page = await select_page(api, leads.LEADS, conditions, arguments, sort=sort, after=page.end, limit=50)
+            assert len(page.rows) == 50
+
     return ask
 
 
@@ -205,6 +255,14 @@ def _page(narrow: CallFilter, found: int = 50) -> Callable[[Any, Pool, UUID], Aw
         _page(CallFilter(from_="7")),
         _page(CallFilter(number="7")),
         _page(CallFilter(number="nobody"), 0),
+        _lead, _kept,
+        _leads(None, None, 50),
+        _leads(None, None, 50, Sort("updatedAt", False)),
+        _leads(leads.BY_PHONE, "+4417", 1),
+        _leads(leads.BY_PHONE, "+44170", 2),
+        _leads(leads.BY_PHONE, "nobody", 0),
+        _leads(leads.BY_EMAIL, ["17@x"], 1),
+        _leads("lead.external_id = {}", "17", 1),
     ],
 )  # fmt: skip
 async def test_nothing_is_read_to_be_thrown_away(

@@ -44,6 +44,17 @@ def test_where_a_login_is_required_it_may_listen_anywhere() -> None:
     assert config.check(_with(http={"host": "0.0.0.0"}, auth={"required": True})).http.host == "0.0.0.0"
 
 
+def test_nothing_can_be_commanded_by_default() -> None:
+    settings = config.check(GOOD)
+    assert settings.pbx[0].control_secret is None
+    assert settings.commands.destinations == ()
+    environ = {"TRUNKLINE_PBX_1_CONTROL_SECRET": "c0ntrol"}
+    secret = config.check(GOOD, environ=environ).pbx[0].control_secret
+    assert secret is not None
+    assert secret.reveal() == "c0ntrol"
+    assert "c0ntrol" not in repr(config.check(GOOD, environ=environ))
+
+
 def test_tls_moves_the_default_port_only() -> None:
     assert config.check(_pbx(tls="on")).pbx[0].ami_port == 5039
     assert config.check(_pbx(tls="on", port=5555)).pbx[0].ami_port == 5555
@@ -51,6 +62,16 @@ def test_tls_moves_the_default_port_only() -> None:
 
 S3 = {"endpoint": "http://127.0.0.1:9000", "access_key": "a", "secret_key": "s"}
 REFUSALS = [
+    (_with(commands={"destinations": ["gb"]}), "commands.destinations: ['gb'] is not allowed here; allowed: a list of"),
+    (_with(commands={"denied": ["+0"]}), "commands.denied: ['+0'] is not allowed here; allowed: a list of countries"),
+    (_with(commands={"per_second": 0}), "commands.per_second: 0 is not allowed here; allowed: calls a second, 0.01"),
+    (_with(commands={"per_day": 0}), "commands.per_day: 0 is not allowed here; allowed: calls in 24 hours"),
+    (_pbx(control_secret="a\nb"), "pbx[1].control_secret: holds a control character or line end"),
+    (_pbx(agents=["100.*"]), "pbx[1].agents: ['100.*'] is not allowed here; allowed: a list of patterns"),
+    (_pbx(agent_endpoint="PJSIP/1001"), "pbx[1].agent_endpoint: 'PJSIP/1001' is not allowed here; allowed: a channel"),
+    (_pbx(agent_endpoint="PJSIP/{extension}&PJSIP/trunk"), "pbx[1].agent_endpoint: 'PJSIP/{extension}&PJSIP/trunk'"),
+    (_pbx(agent_context="agents,s,1"), "pbx[1].agent_context: 'agents,s,1' is not allowed here; allowed: the name of"),
+    (_pbx(dial="{e164},30"), "pbx[1].dial: '{e164},30' is not allowed here; allowed: what is dialled"),
     (_with(recordings={"bucket": "calls"}), "recordings.endpoint: is missing"),
     (_with(recordings={**S3, "endpoint": "s3.example.com"}), "recordings.endpoint: is no URL of an S3"),
     (_with(recordings={**S3, "endpoint": "http://u:p@h"}), "recordings.endpoint: is no URL of an S3"),
@@ -74,11 +95,11 @@ REFUSALS = [
     (_pbx(recordings_seen_as="/x"), "pbx[1].recordings_seen_as: needs recordings"),
     (
         _with(databse={}),
-        "databse: there is no such key; did you mean database? allowed: account, auth, database, http,",
+        "databse: there is no such key; did you mean database? allowed: account, auth, commands, database, http,",
     ),
     (
         _with(zzz={}),
-        "zzz: there is no such key; allowed: account, auth, database, http, integrations, log, media, ",
+        "zzz: there is no such key; allowed: account, auth, commands, database, http, integrations, log, media, pbx,",
     ),
     (_with(log=3), "log: is no section; allowed: [log]"),
     (_with(pbx={"host": "x"}), "pbx: is no list of sections; allowed: [[pbx]]"),
@@ -92,7 +113,15 @@ REFUSALS = [
     (_with(database={"url": "postgresql://u@h"}), "database.url: names no database; allowed: postgresql://"),
     (_with(database={"url": 7}), "database.url: a number is not allowed here; allowed: postgresql://"),
     (_with(database={"url": ""}), "database.url: an empty text is not allowed here; allowed: postgresql://"),
-    (_pbx(prot=5038), "pbx[1].prot: there is no such key; did you mean port? allowed: enabled, host, port,"),
+    (_pbx(ari_url="ftp://pbx", ari_secret="x"), "pbx[1].ari_url: is no URL of an ARI"),
+    (_pbx(ari_url="http://u:p@pbx", ari_secret="x"), "pbx[1].ari_url: is no URL of an ARI"),
+    (_pbx(ari_url="http://pbx/\r\nX: y", ari_secret="x"), "pbx[1].ari_url: is no URL of an ARI"),
+    (_pbx(ari_url="http://pbx:8088"), "pbx[1].ari_secret or ari_secret_file: is missing; allowed: the password of"),
+    (_pbx(ari_secret="x"), "pbx[1].ari_url: is missing, so ari_secret has no effect"),
+    (_pbx(ari_user="a:b"), "pbx[1].ari_user: 'a:b' is not allowed here; allowed: a section's name of ari.conf"),
+    (_pbx(ari_recordings="/nowhere"), "pbx[1].ari_recordings: /nowhere is no directory"),
+    (_pbx(ari_recordings_seen_as="x"), "pbx[1].ari_recordings_seen_as: 'x' is not allowed here; allowed: the same dir"),
+    (_pbx(prot=5038), "pbx[1].prot: there is no such key; did you mean port? allowed: agent_context,"),
     (_pbx(password="x"), "pbx[1].password: there is no such key; did you mean secret?"),
     (_pbx(host="a b"), "pbx[1].host: 'a b' is not allowed here; allowed: a host name or an IP address"),
     (_pbx(host="h\r\nAction: x"), "pbx[1].host: 'h\\r\\nAction: x' is not allowed here"),

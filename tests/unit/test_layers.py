@@ -61,6 +61,7 @@ def test_the_tree_as_it_is_keeps_every_contract(tree: Path) -> None:
         ("calls/__init__.py", "import structlog", PURE),
         ("asterisk/codec.py", "import logging", PURE),
         ("asterisk/guard.py", "import trio", PURE),
+        ("asterisk/ari_events.py", "import websockets.trio.client, socket", PURE),
         ("asterisk/lists.py", "import socket", PURE),
         ("asterisk/event.py", "from trunkline.asterisk import link", PURE),
         ("asterisk/link.py", "import asyncio", LINK),

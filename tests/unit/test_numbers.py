@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.calls import numbers
-from trunkline.calls.numbers import e164
+from trunkline.calls.numbers import e164, e164_as_typed
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,19 @@ def test_strangers_cannot_fill_the_memory() -> None:
         e164("+44" + str(n) * 40, "GB")
     assert numbers._e164.cache_info().currsize == 0
     assert numbers._e164.cache_info().maxsize is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+442070001001", "tel:+442070001001", "+44 (0)20 7000 1001", "(020) 7000-1001", "020\u20117000\u20131001",
+        "020\u00a07000\u20091001", "00 44 (0)20 7000 1001", "0044 20 7000 1001", " 02070001001 ",
+    ],
+)  # fmt: skip
+def test_as_people_write_it(text: str) -> None:
+    assert e164_as_typed(text, "GB") == "+442070001001"
+
+
+@pytest.mark.parametrize("text", ["", "(", "()", "1001", "tel:", "020 7000 1001 ext 5", "0x20", "(0)" * 20, "+" * 30])
+def test_what_people_write_that_is_no_number(text: str) -> None:
+    assert e164_as_typed(text, "GB") is None

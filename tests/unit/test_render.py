@@ -43,7 +43,8 @@ def test_secrets_are_made_once_and_are_private(tmp_path: Path) -> None:
     other = render(checkout(), tmp_path / "b", Settings())
     assert first.ami_events != other.ami_events
     assert first.systemname != other.systemname
-    assert len({first.ami_events, first.ami_control, first.ami_doctor, first.ari, *first.passwords.values()}) == 12
+    logins = {first.ami_events, first.ami_control, first.ami_doctor, first.ari, first.ari_recordings}
+    assert len({*logins, *first.passwords.values()}) == 13
     assert stat.S_IMODE((tmp_path / "a" / "secrets.json").stat().st_mode) == 0o600
     for path in (tmp_path / "a").rglob("*.conf"):
         assert not path.stat().st_mode & stat.S_IRWXO, path

@@ -10,6 +10,6 @@ only this machine is answered, and only by a name of this machine.
 
 from trunkline.api.app import create_app
 from trunkline.api.server import listening, serve
-from trunkline.api.state import Access, Link
+from trunkline.api.state import Access, Commands, Link
 
-__all__ = ["Access", "Link", "create_app", "listening", "serve"]
+__all__ = ["Access", "Commands", "Link", "create_app", "listening", "serve"]

@@ -13,7 +13,7 @@ from trunkline.api.integrations import TELEGRAM
 from trunkline.api.media_routes import FILES_PATH
 from trunkline.api.problem import MAX_BODY
 from trunkline.api.routes import OPEN, ROUTES
-from trunkline.api.state import OPEN_HERE, STATE, Access, Link, State
+from trunkline.api.state import OPEN_HERE, STATE, Access, Commands, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.inbox.media import SHORT_FILES, UploadLimits
@@ -38,6 +38,8 @@ def create_app(
     webhooks: WebhookClient | None = None,
     vault: Vault | None = None,
     telegram: str = TELEGRAM,
+    region: str | None = None,
+    commands: Commands | None = None,
 ) -> web.Application:
     """Make the application that serves one account's calls; it uses the pool and never closes it.
 
@@ -47,6 +49,9 @@ def create_app(
     recordings worked on; None where they are not kept.
     `webhooks`: what tests receivers; None: one that reaches public addresses over https. `vault`: seals the secrets of
     integrations; None: there can be none. `telegram`: the Bot API's URL.
+    `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
+    `webhooks`: what tests receivers; None: one that reaches public addresses over https. `region`: the ISO 3166 country
+    of numbers that are written without one. `commands`: what may be commanded; None: nothing that leads outside.
     `pool` should be of `open_pool(account=...)`, which sees no other account. The database need not be there yet.
     """
     app = web.Application(middlewares=[edge], client_max_size=MAX_BODY)
@@ -66,6 +71,8 @@ def create_app(
         webhooks=webhooks or WebhookClient(Destinations()),
         vault=vault or Vault(()),
         telegram=telegram,
+        region=region,
+        commands=commands or Commands(),
         document=render_openapi(ROUTES),
         index=render_index(ROUTES),
     )

@@ -7,8 +7,8 @@ neither If-Match nor Idempotency-Key can be forgotten.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, Self
@@ -29,6 +29,7 @@ IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
 LONGEST_KEY: Final = 255
 PURGE_S: Final = 900.0
+_FIRST_PURGE_S: Final = 30.0
 _KEY: Final = re.compile(r"[!-~]{1,255}", re.ASCII)
 _KEPT_HEADERS: Final = (hdrs.CONTENT_TYPE, hdrs.CONTENT_LOCATION, hdrs.LOCATION, hdrs.ETAG, hdrs.CACHE_CONTROL)
 # The writer of calls waits for whoever numbers an event: one who hangs between two statements is hung up on.
@@ -41,7 +42,7 @@ class Repeats(StrEnum):
     """What becomes of a POST that comes again under the same Idempotency-Key."""
 
     KEPT = "kept"  # its answer is kept for 24 h, in the transaction of what it did
-    HANDLED = "handled"  # the handler sees to it that it is done once: idempotency_key(request)
+    HANDLED = "handled"  # the handler sees to it that it is done once, and needs one: idempotency_key(request)
     REFUSED = "refused"  # it takes no key: its answer holds a secret, or it may be done twice
 
 
@@ -213,8 +214,17 @@ def refuse_conditions(request: web.Request, *, versioned: bool, repeats: Repeats
         )
 
 
+@asynccontextmanager
+async def short_transaction(state: State) -> AsyncIterator[Connection]:
+    """A transaction for a part of what a request changes, for whoever changes a lot; it waits in the line first."""
+    async with state.room, state.pool.acquire() as connection, connection.transaction():
+        await connection.execute(_IMPATIENT)
+        yield connection
+
+
 async def purge_for_ever(state: State) -> None:
     """Delete answers whose time is over, every PURGE_S. Nobody reads them any more, but they hold personal data."""
+    await asyncio.sleep(_FIRST_PURGE_S)  # who has just started has something else to do
     while True:
         try:
             if count := await purge_kept(state.pool, await state.account_id()):

@@ -213,11 +213,28 @@ async def _read_body(request: web.Request, type_: Any) -> Any:
     if request.content_type not in ((_JSON, _MERGE_PATCH) if request.method == "PATCH" else (_JSON,)):
         raise Problem("not_json", "The body has to be JSON: send it with `Content-Type: application/json`.")
     body = await request.read()
-    if _NUL.search(body):
-        raise Problem("bad_body", "The body holds the character U+0000, which no text may have here. Leave it out.")
     try:
+        if _NUL.search(body):
+            where = _with_nul(msgspec.json.decode(body), "$")
+            raise Problem("bad_body", f"The character U+0000 is in no text that is taken here - at `{where}`.")
         return msgspec.json.decode(body, type=type_)
     except msgspec.ValidationError as error:
         raise Problem("bad_body", f"The body is not what this route takes: {error}.") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise Problem("bad_json", f"The body is no JSON: {error}.") from error
+
+
+def _with_nul(value: Any, path: str) -> str | None:
+    """Where in a JSON value U+0000 stands first, written as msgspec writes it."""
+    match value:
+        case str():
+            return path if "\0" in value else None
+        case list():
+            inside = ((f"{path}[{n}]", item) for n, item in enumerate(value))
+        case dict():
+            if any("\0" in key for key in value):
+                return path
+            inside = ((f"{path}.{key}", item) for key, item in value.items())
+        case _:
+            return None
+    return next((found for where, item in inside if (found := _with_nul(item, where))), None)

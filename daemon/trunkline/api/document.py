@@ -136,8 +136,15 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
     if route.repeats in (Repeats.KEPT, Repeats.HANDLED):
         about = "Of the client's choice, new for each request: who sends one again gets the same answer, for 24 hours."
         found.append((IDEMPOTENCY_KEY, about, {"minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~]+$"}))
+    needed = IDEMPOTENCY_KEY if route.repeats is Repeats.HANDLED else ""
     return [
-        {"name": name, "in": "header", "description": about, "schema": {"type": "string", **more}}
+        {
+            "name": name,
+            "in": "header",
+            **({"required": True} if name == needed else {}),
+            "description": about,
+            "schema": {"type": "string", **more},
+        }
         for name, about, more in found
     ]
 
@@ -176,8 +183,10 @@ def _sparse(answer: Answer, whole: dict[str, Any], of: dict[str, Any]) -> dict[s
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-    schema = {"type": "string", "format": "uuid"}
-    return [{"name": name, "in": "path", "required": True, "schema": schema} for name in names]
+    id_, extension = {"type": "string", "format": "uuid"}, {"type": "string", "pattern": "^[0-9]{2,6}$"}
+    return [
+        {"name": name, "in": "path", "required": True, "schema": extension if name == "ext" else id_} for name in names
+    ]
 
 
 def _parameter(parameter: Parameter, of: dict[str, Any]) -> dict[str, Any]:

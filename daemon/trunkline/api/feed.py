@@ -5,7 +5,7 @@ nothing and costs no queue of its own. The newest events are kept in memory; who
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
@@ -26,9 +26,19 @@ log = structlog.get_logger(__name__)
 
 
 class Feed:
-    """Use it while `run` runs; before it has caught up first, and while the database is away, there is nothing new."""
+    """Use it while `run` runs; before it has caught up first, and while the database is away, there is nothing new.
 
-    def __init__(self, pool: Pool, account_id: Callable[[], Awaitable[UUID]]) -> None:
+    also: who is to be told what comes on other channels of the same connection, by their names.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        account_id: Callable[[], Awaitable[UUID]],
+        *,
+        also: Mapping[str, Callable[[str], None]] | None = None,
+    ) -> None:
+        self._also = also or {}
         self._pool = pool
         self._account_id = account_id
         self._kept: list[EventLine] = []  # without a gap, up to `last`
@@ -65,6 +75,9 @@ class Feed:
             if str(payload).startswith(mine):
                 self._look.set()
 
+        def told_others(connection: object, pid: int, channel: str, payload: object) -> None:
+            self._also[channel](str(payload))
+
         def broken(connection: object) -> None:
             lost.set()
             self._look.set()
@@ -73,6 +86,8 @@ class Feed:
             try:
                 connection.add_termination_listener(broken)
                 await connection.add_listener(CHANNEL, told)
+                for channel in self._also:
+                    await connection.add_listener(channel, told_others)
                 while not (lost.is_set() or self.stopping):
                     self._look.clear()
                     await self._catch_up(connection, account_id)

@@ -14,9 +14,8 @@ from trunkline.store.users import RoleWord, User
 
 Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$")]
 Line = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Name = Annotated[
-    str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")
-]
+VISIBLE: Final = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"  # one line, not blank
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=VISIBLE)]
 Extension = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[0-9A-Za-z*#._-]+$")]
 NewPassword = Annotated[str, Meta(min_length=SHORTEST, max_length=LONGEST)]
 GivenPassword = Annotated[str, Meta(min_length=1, max_length=LONGEST)]

@@ -24,7 +24,9 @@ _TAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _NOT_KEPT: Final = {"Cache-Control": "no-store"}  # calls are personal data, and change while they live
 _item: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _items: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
-_pack: Final = msgspec.msgpack.Encoder(order="deterministic").encode
+_in_order: Final = msgspec.json.Encoder(
+    order="deterministic"
+).encode  # whatever JSON holds: msgpack has no long numbers
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -48,7 +50,7 @@ def json_response(request: web.Request, body: bytes, status: int = 200, *, versi
 
 def version_of(*changeable: Any) -> str:
     """The version of a resource: what clients can change of it, as msgspec knows it."""
-    return blake2b(_pack(changeable), digest_size=8).hexdigest()
+    return blake2b(_in_order(changeable), digest_size=8).hexdigest()
 
 
 def is_version(header: str, version: str) -> bool:

@@ -7,16 +7,19 @@ import msgspec
 from msgspec import Meta
 
 from trunkline.api import calls, document, health, live, recordings
+from trunkline.api.command_routes import COMMANDS
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.identity_routes import IDENTITY_ROUTES
 from trunkline.api.inbox_routes import INBOX
 from trunkline.api.integration_routes import INTEGRATIONS
+from trunkline.api.lead_routes import LEAD_ROUTES
 from trunkline.api.media_routes import MEDIA_FILES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
 from trunkline.api.webhook_routes import WEBHOOKS
-from trunkline.calls.record import CallRecord, Direction, Status
+from trunkline.calls.record import Direction, Status
 from trunkline.store.queries import MAX_LIMIT
 from trunkline.store.recordings import Recording
+from trunkline.store.rows import Call
 
 _Number = Annotated[str, Meta(min_length=1, max_length=LONGEST_NUMBER)]
 _One = Literal["1"]
@@ -76,12 +79,25 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="GET",
         path="/api/v1/calls/{id}",
         handler=calls.get_call,
+        versioned=True,
         about="A call with its legs, transfers, holds and recordings; one that was merged into another is that other.",
         tag="calls",
         sparse=True,
         parameters=(_PRETTY,),
-        answers=(Answer(about="The call.", type=CallRecord),),
+        answers=(Answer(about="The call.", type=Call),),
         problems=("call_not_found",),
+    ),
+    Route(
+        method="PATCH",
+        path="/api/v1/calls/{id}",
+        handler=calls.change_call,
+        about="Say what a call was about, what came of it, and whose it is; what is left out stays.",
+        tag="calls",
+        versioned=True,
+        parameters=(_PRETTY,),
+        body=calls.CallChange,
+        answers=(Answer(about="The call as it is now.", type=Call),),
+        problems=("call_not_found", "lead_unknown"),
     ),
     Route(
         method="GET",
@@ -180,6 +196,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         answers=(Answer(about="It is held no more.", status=204),),
         problems=(*_RECORDING, "recording_erased"),
     ),
+    *LEAD_ROUTES,
+    *COMMANDS,
     *IDENTITY_ROUTES,
     *WEBHOOKS,
     *MEDIA_FILES,

@@ -7,11 +7,13 @@ from uuid import UUID
 
 from aiohttp import web
 
+from trunkline.api.answers import Answers
 from trunkline.api.feed import Feed
 from trunkline.api.guard import Guard
 from trunkline.api.problem import Problem
 from trunkline.api.representation import json_response
 from trunkline.crm.webhooks.client import WebhookClient
+from trunkline.identity.destinations import Destinations
 from trunkline.identity.known import Known
 from trunkline.identity.limits import Buckets, Tries
 from trunkline.identity.passwords import Passwords
@@ -19,6 +21,7 @@ from trunkline.inbox.media import UploadLimits, Uploads
 from trunkline.inbox.secrets import Vault
 from trunkline.metrics import Metrics
 from trunkline.objects.s3 import ObjectStore
+from trunkline.store.commands import DONE, Limits
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
 from trunkline.store.recordings import EnqueueRecordings
@@ -58,6 +61,13 @@ class Access(NamedTuple):
     rate_limit: float = 0.0  # requests a second of each caller; 0: no limit
 
 
+class Commands(NamedTuple):
+    """What may be commanded, as the settings say."""
+
+    destinations: Destinations = Destinations()
+    limits: Limits = Limits()
+
+
 OPEN_HERE = Access()
 """Everybody on this machine, and nobody else."""
 
@@ -82,6 +92,8 @@ class State:
         webhooks: WebhookClient,
         vault: Vault,
         telegram: str,
+        region: str | None,
+        commands: Commands,
         document: bytes,
         index: bytes,
     ) -> None:
@@ -106,13 +118,16 @@ class State:
         self.webhooks = webhooks  # posts to receivers
         self.vault = vault  # of the secrets of integrations
         self.telegram = telegram  # where the Bot API is
+        self.region = region  # the country of numbers that are written without one
+        self.commands = commands
+        self.answers = Answers()
         self.document = document  # OpenAPI
         self.index = index  # the page at /
         self.origins = frozenset(access.origins)  # of other sites' pages that are let in
         # Whoever asks first is answered first: the pool's own line lets newcomers past those who wait. One connection
         # is the feed's.
         self.room = asyncio.Semaphore(max(1, pool.get_max_size() - 1))
-        self.feed = Feed(pool, self.account_id)
+        self.feed = Feed(pool, self.account_id, also={DONE: self.answers.told})
         self.sockets: set[web.WebSocketResponse] = set()
         self._account_id: UUID | None = None
 

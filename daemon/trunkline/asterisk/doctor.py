@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
+from trunkline.asterisk.ari import AriPatience, AriSettings, open_ari
+from trunkline.asterisk.ari_events import Answer, answer_of, request, systemname_of
 from trunkline.asterisk.dial import LinkSettings
 from trunkline.asterisk.event import Event, Frame
 from trunkline.asterisk.findings import (
@@ -16,6 +18,8 @@ from trunkline.asterisk.findings import (
     Heard,
     Level,
     Role,
+    check_ari_name,
+    check_ari_rights,
     check_clock,
     check_fully_booted,
     check_privileges,
@@ -32,6 +36,7 @@ from trunkline.asterisk.wire import Patience, Wire, open_wire
 
 LISTEN_S = 3.0
 _ANSWER_S = 10.0
+_ARI_ANSWER_S = 3.0
 _PATIENCE = Patience(fully_booted=2.0)  # a login without the class system never hears of it
 
 
@@ -108,6 +113,28 @@ async def _examine(
         findings.append(await _recordings(wire))
         findings.append(check_trunks(await _devices(wire, ear), trunks))
     return findings
+
+
+async def examine_ari(settings: AriSettings, systemname: str | None) -> list[Finding]:
+    """Listen as `settings` say, and see whether that is the same PBX and whether the user may do more."""
+    may_write = request("DELETE", f"recordings/live/{new_action_id()}")  # there is none of that name
+    answers: dict[str, Answer] = {}
+    try:
+        async with open_ari(settings, f"trunkline-{new_action_id()}", AriPatience()) as socket:
+            for asked in (request("GET", "asterisk/info?only=config"), may_write):
+                await socket.send(asked)
+            with trio.move_on_after(_ARI_ANSWER_S):
+                while len(answers) < 2:
+                    if (answer := answer_of(await socket.recv(decode=False))) is not None:
+                        answers[answer.request_id.partition(" ")[0]] = answer
+    except LinkError as error:
+        return [Finding(Level.ERROR, f"ari_{error.reason}", error.detail, error.todo)]
+    user = settings.credentials.username
+    return [
+        Finding(Level.OK, "ari", f"{settings.address}, told of recordings as {user}"),
+        check_ari_name(None if "GET" not in answers else systemname_of(answers["GET"]), systemname),
+        check_ari_rights(user, answers["DELETE"].status_code if "DELETE" in answers else None),
+    ]
 
 
 async def _permitted(wire: Wire) -> frozenset[str]:

@@ -243,6 +243,30 @@ def check_write_timeout(user: str, own: Mapping[str, list[str]]) -> Finding:
     return Finding(Level.OK, "writetimeout", f"{given} ms")
 
 
+def check_ari_name(found: str | None, expected: str | None) -> Finding:
+    """Is ARI that of the PBX whose AMI is followed? `found`: what it calls itself, None where it does not say."""
+    if found is None:
+        return Finding(Level.UNSEEN, "ari_systemname", "ARI did not say whose it is (before 20.14 and 22.4 it cannot)")
+    if expected is not None and found != expected:
+        return Finding(
+            Level.ERROR, "ari_systemname", f"ARI is that of {found!r}, configured is {expected!r}",
+            "correct ari_url: recordings of another PBX fit no call",
+        )  # fmt: skip
+    return Finding(Level.OK, "ari_systemname", found)
+
+
+def check_ari_rights(user: str, status: int | None) -> Finding:
+    """May the ARI user change something? `status`: with which it was refused to delete what is not there."""
+    if status is None:
+        return Finding(Level.UNSEEN, "ari_rights", f"ARI did not say what {user} may do")
+    if status == 403:
+        return Finding(Level.OK, "ari_rights", f"{user} only reads")
+    return Finding(
+        Level.WARNING, "ari_rights", f"{user} may do too much: start, record and end calls",
+        f"in ari.conf [{user}] set read_only = yes, then `module reload res_ari.so`",
+    )  # fmt: skip
+
+
 def check_trunks(devices: Sequence[str] | None, patterns: Sequence[str]) -> Finding:
     """Without a trunk every call is an internal one."""
     if devices is None:

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     TLS = "tls"
     NOT_AMI = "not_ami"
+    NOT_ARI = "not_ari"
     LOGIN_REFUSED = "login_refused"
     WRONG_PBX = "wrong_pbx"
     NOT_BOOTED = "not_booted"

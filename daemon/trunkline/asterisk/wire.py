@@ -92,9 +92,11 @@ class Wire:
         self.session.ask(name, fields, None, action_id)
         self._to_send.set()
 
-    async def ask(self, name: str, fields: Iterable[tuple[str, str]] = ()) -> Frame | None:
+    async def ask(self, name: str, fields: Iterable[tuple[str, str]] = (), *, action_id: str = "") -> Frame | None:
         """One action, and its response; None when it did not come in time."""
-        return (await self.ask_all([(name, tuple(fields))]))[0]
+        answers: list[Frame | None] = [None]
+        await self._ask_window([(name, tuple(fields))], 0, answers, action_id)
+        return answers[0]
 
     async def ask_all(self, actions: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> list[Frame | None]:
         """Many actions, some hundred at once; their responses in the same order, None where none came in time."""
@@ -104,7 +106,11 @@ class Wire:
         return answers
 
     async def _ask_window(
-        self, actions: Sequence[tuple[str, Sequence[tuple[str, str]]]], start: int, answers: list[Frame | None]
+        self,
+        actions: Sequence[tuple[str, Sequence[tuple[str, str]]]],
+        start: int,
+        answers: list[Frame | None],
+        action_id: str = "",
     ) -> None:
         done = trio.Event()
         left = len(actions)
@@ -119,12 +125,16 @@ class Wire:
 
             return answered
 
-        ids = [self.session.ask(name, fields, answer_to(start + n)) for n, (name, fields) in enumerate(actions)]
+        ids = [
+            self.session.ask(name, fields, answer_to(start + n), action_id) for n, (name, fields) in enumerate(actions)
+        ]
         self._to_send.set()
-        with trio.move_on_after(self._patience.answer):
-            await done.wait()
-        for action_id in ids:
-            self.session.forget(action_id)
+        try:
+            with trio.move_on_after(self._patience.answer):
+                await done.wait()
+        finally:
+            for sent in ids:
+                self.session.forget(sent)
 
     async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -11,7 +11,7 @@ _SAME_MOMENT = 2.0  # s within which two events tell of one transfer
 
 def _described(live: Live, f: Fields) -> Bridge:
     bridge = live.bridges.get(f["BridgeUniqueid"]) or live.bridge(f["BridgeUniqueid"])
-    if f.get("BridgeType") in _HOLDING:
+    if f.get("BridgeType") in _HOLDING or f.get("BridgeCreator") == "BridgeWait":  # whose type is "base"
         bridge.holding = True
     return bridge
 

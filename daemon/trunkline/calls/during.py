@@ -4,6 +4,7 @@ from trunkline.calls.dialling import rang_out_behind, redirected, rings
 from trunkline.calls.live import Fields, Live
 from trunkline.calls.model import READ, WRITE, Call, Channel, HoldState, Mute, RecordingState
 from trunkline.calls.names import known
+from trunkline.calls.record import RecordingKind
 
 # ---- queue
 
@@ -147,7 +148,7 @@ def varset(live: Live, f: Fields, at: float) -> None:
     name = f["Variable"].lstrip("_")
     value = f["Value"]
     if name == "MIXMONITOR_FILENAME":
-        if value and not any(r.path == value and r.uniqueid == ch.uniqueid for r in call.recordings):
+        if value and not any(r.path == value for r in _monitored(ch)):
             name_recording(live, ch, value, at)
     elif name == "BLINDTRANSFER":
         ch.blind_by = value or ch.blind_by
@@ -169,15 +170,25 @@ def varset(live: Live, f: Fields, at: float) -> None:
         if ch is call.starter and value and call.asked_for is None:
             call.asked_for = value
             live.mark(call)
+    elif name == "TL_HOLD":  # by command, of who holds the other
+        if value:
+            hold(live, f, at)
+        else:
+            unhold(live, f, at)
     elif name == "TL_DIVERSION" and ch is call.starter and known(value) is not None:
         call.diverted_from = value
         live.mark(call)
 
 
+def _monitored(ch: Channel) -> list[RecordingState]:
+    """The recordings that MixMonitor makes of a channel; those of ARI tell of themselves (ari_recordings.py)."""
+    return [r for r in ch.call.recordings if r.uniqueid == ch.uniqueid and r.kind is RecordingKind.CALL]
+
+
 def name_recording(live: Live, ch: Channel, path: str, at: float) -> None:
     """A file of this channel: that of the recording which has no name yet, else of one that begins."""
     call = ch.call
-    unnamed = next((r for r in call.recordings if r.uniqueid == ch.uniqueid and not r.path and r.may_run(at)), None)
+    unnamed = next((r for r in _monitored(ch) if not r.path and r.may_run(at)), None)
     if unnamed is not None:
         unnamed.path = path
     else:
@@ -190,7 +201,7 @@ def mixmonitor_start(live: Live, f: Fields, at: float) -> None:
     ch = live.channel(f, at)
     if ch is None:
         return
-    mine = [r for r in ch.call.recordings if r.uniqueid == ch.uniqueid]
+    mine = _monitored(ch)
     if any(r.started and r.started_at == at for r in mine):
         return
     recording = next((r for r in reversed(mine) if not r.started and r.may_run(at)), None)
@@ -206,8 +217,8 @@ def mixmonitor_stop(live: Live, f: Fields, at: float) -> None:
     ch = live.channel(f, at)
     if ch is None:
         return
-    for recording in ch.call.recordings:
-        if recording.uniqueid == ch.uniqueid and recording.ended_at is None:
+    for recording in _monitored(ch):
+        if recording.ended_at is None:
             recording.ended_at = at
             live.mark(ch.call)
             return
@@ -224,7 +235,7 @@ def mixmonitor_mute(live: Live, f: Fields, at: float) -> None:
         return
     mute = Mute(at, f["State"] == "1", sides)
     call = ch.call
-    mine = [r for r in call.recordings if r.uniqueid == ch.uniqueid]
+    mine = _monitored(ch)
     if not mine and mute.on:  # only what is recorded can be muted: its beginning was lost
         mine = [RecordingState(ch.uniqueid, "", at)]
         call.recordings += mine

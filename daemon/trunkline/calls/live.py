@@ -8,8 +8,8 @@ made again.
 from collections import deque
 from collections.abc import Iterable
 
-from trunkline.calls.model import RING, UP, Bridge, Call, Channel
-from trunkline.calls.names import Trunks, age, endpoint_of, extension_of, known, unescape, withheld
+from trunkline.calls.model import RING, UP, Bridge, Call, Channel, RecordingState
+from trunkline.calls.names import SUPERVISING, Trunks, age, endpoint_of, extension_of, known, unescape, withheld
 from trunkline.calls.record import Quality, Role
 
 Fields = dict[str, str]
@@ -62,6 +62,8 @@ class Live:
         self.recent: deque[Call] = deque()
         self.put_away: list[Call] = []  # ended long ago, but not yet taken
         self.gone: dict[str, float] = {}  # Uniqueid -> when it hung up
+        self.ari: dict[str, RecordingState] = {}  # recordings that ARI told of, by path, the oldest first
+        self.untied: dict[str, RecordingState] = {}  # those of them whose channel or bridge nobody has told of yet
         self.now = 0.0
         self.misnamed = 0  # events not believed: their channel's name is not that of the Uniqueid they carry
 
@@ -123,6 +125,7 @@ class Live:
             call = Call(linkedid, at)
             self.calls[linkedid] = call
         ch = Channel(uniqueid, name, linkedid, call, at, False)
+        ch.plumbing = ch.plumbing or uniqueid.startswith(SUPERVISING)
         ch.is_trunk = not ch.plumbing and ch.endpoint in self.trunks
         self.channels[uniqueid] = ch
         call.channels[uniqueid] = ch
@@ -401,7 +404,7 @@ class Live:
             if hold.uniqueid == ch.uniqueid and hold.ended_at is None:
                 hold.ended_at = at
         for recording in call.recordings:
-            if recording.uniqueid == ch.uniqueid and recording.ended_at is None:
+            if recording.uniqueid == ch.uniqueid and recording.ended_at is None and recording.ends_with_its_channel:
                 recording.ended_at = at
         if not call.channels:
             self.finish(call, at)

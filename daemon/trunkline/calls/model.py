@@ -6,7 +6,7 @@ Times are the events' own, epoch seconds; they become datetimes only in `report.
 from typing import NamedTuple
 
 from trunkline.calls.names import endpoint_of, extension_of, is_plumbing, known
-from trunkline.calls.record import LegEnd, Quality, Role, Status, TransferKind
+from trunkline.calls.record import LegEnd, Quality, RecordingKind, Role, Status, TransferKind
 
 DOWN, RING, RINGING, UP, BUSY = "0", "4", "5", "6", "7"  # ChannelState
 READ, WRITE = 1, 2  # the sides of a recording, as bits
@@ -121,15 +121,23 @@ class Mute(NamedTuple):
 
 
 class RecordingState:
-    __slots__ = ("ended_at", "mutes", "path", "started", "started_at", "uniqueid")
+    __slots__ = ("ended_at", "finished", "kind", "mutes", "path", "started", "started_at", "target", "uniqueid")
 
-    def __init__(self, uniqueid: str, path: str, at: float) -> None:
+    def __init__(self, uniqueid: str, path: str, at: float, kind: RecordingKind = RecordingKind.CALL) -> None:
         self.uniqueid = uniqueid
         self.path = path  # "" as long as nothing told it
+        self.kind = kind
+        self.target = ""  # what ARI records: "channel:…", "bridge:…"
         self.started_at = at
         self.ended_at: float | None = None
+        self.finished = False  # ARI has said so
         self.started = False  # its MixMonitorStart has been seen
         self.mutes: list[Mute] = []  # as they came
+
+    @property
+    def ends_with_its_channel(self) -> bool:
+        """That of a bridge goes on with those who stay in it."""
+        return not self.target.startswith("bridge:")
 
     def may_run(self, at: float) -> bool:
         """It had not ended then."""

@@ -25,6 +25,9 @@ _PLUMBING = (
     "WebSocket/",
     "OutgoingSpoolFailed",
 )
+SUPERVISING = "trunkline-spy-"
+"""How the Uniqueid begins of a channel by which a supervisor listens: he is on no Call."""
+
 _ESCAPED = re.compile(r"\\(.)", re.S)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _EXTENSION = re.compile(r"\d{2,6}")

@@ -15,6 +15,7 @@ _VARIABLES = (
     "MIXMONITOR_FILENAME",
     "TL_DIV",
     "__TL_DIV",
+    "TL_HOLD",
     "VMSTATUS",
     "QUEUESTATUS",
     "BLINDTRANSFER",

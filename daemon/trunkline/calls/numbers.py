@@ -19,6 +19,7 @@ _LONGEST_E164 = len("+") + 15
 _LONGEST_TEXT = 32
 
 _NUMBER = re.compile(r"\+?[0-9][0-9 ().\-/]*", re.ASCII)
+_DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"))
 _PUNCTUATION = str.maketrans("", "", " ().-/")
 
 
@@ -32,6 +33,14 @@ def e164(number: str, region: str | None) -> str | None:
     if len(number) > _LONGEST_TEXT or _NUMBER.fullmatch(number) is None:
         return None
     return _e164(number.translate(_PUNCTUATION), region.upper() if region else None)
+
+
+def e164_as_typed(text: str, region: str | None) -> str | None:
+    """As `e164`, of a number as people write it: `tel:+44 (0)20 7000-1001`, with whatever spaces and dashes."""
+    plain = " ".join(text.removeprefix("tel:").translate(_DASHES).split())
+    if plain.startswith(("+", "00")):
+        plain = plain.replace("(0)", "")  # the digit that is left out from abroad
+    return e164(plain.replace("(", "").replace(")", ""), region)
 
 
 @lru_cache(maxsize=16_384)

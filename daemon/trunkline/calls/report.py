@@ -14,6 +14,7 @@ from trunkline.calls.record import (
     Leg,
     Parking,
     PausedSpan,
+    RecordingKind,
     RecordingRef,
     Role,
     Status,
@@ -156,7 +157,7 @@ def _recordings(call: Call) -> list[RecordingRef]:
     """Without those that can have no audio: MixMonitor(b) on a channel that was never bridged."""
     found = []
     for r in call.recordings:
-        leg = call.legs.get(r.uniqueid)
+        leg = call.legs.get(r.uniqueid) if r.kind is RecordingKind.CALL else None
         if not r.path and call.ended_at is None:
             continue  # it will be asked for
         if call.ended_at is not None and leg is not None and not leg.was_bridged and not leg.mixmonitor_always:
@@ -168,6 +169,7 @@ def _recordings(call: Call) -> list[RecordingRef]:
                 channel_id=r.uniqueid,
                 started_at=moment(r.started_at),
                 ended_at=_maybe(ended_at),
+                kind=r.kind,
                 paused_spans=[
                     PausedSpan(started_at=moment(start), ended_at=_maybe(ended_at if end is None else end))
                     for start, end in r.paused()

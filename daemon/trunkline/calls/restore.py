@@ -103,7 +103,7 @@ def _facts(call: Call, record: CallRecord) -> None:
         parked.retrieved_by, parked.timed_out = p.retrieved_by, p.timed_out
         call.parked.append(parked)
     for r in record.recordings:
-        recording = RecordingState(r.channel_id, r.path, r.started_at.timestamp())
+        recording = RecordingState(r.channel_id, r.path, r.started_at.timestamp(), r.kind)
         recording.ended_at = _epoch(r.ended_at)
         for span in r.paused_spans:
             recording.mutes.append(Mute(span.started_at.timestamp(), True, 0))

@@ -6,15 +6,17 @@ taken once, as it is now. After a gap, `resync` with what the PBX says is there.
 
 from collections.abc import Callable, Iterable, Sequence
 
+from trunkline.asterisk.ari_events import AriRecording
 from trunkline.asterisk.event import Event
 from trunkline.asterisk.lists import Snapshot
-from trunkline.calls import bridging, dialling, during
+from trunkline.calls import ari_recordings, bridging, dialling, during
 from trunkline.calls.live import Fields, Live
 from trunkline.calls.names import Trunks
 from trunkline.calls.record import CallRecord, CallUpdate, LegEnd, Quality, Status
 from trunkline.calls.report import report
 from trunkline.calls.restore import restore
 from trunkline.calls.resync import reconcile
+from trunkline.calls.standing import Standing, standing
 
 _HANDLERS: dict[str, Callable[[Live, Fields, float], None]] = {
     "Newchannel": dialling.newchannel,
@@ -57,6 +59,8 @@ _HANDLERS: dict[str, Callable[[Live, Fields, float], None]] = {
     "Newexten": during.newexten,
 }
 
+_MAY_TIE = frozenset({"Newchannel", "BridgeEnter"})
+
 
 class Tracker:
     """Follows one PBX.
@@ -76,6 +80,12 @@ class Tracker:
         handler = _HANDLERS.get(event.kind)
         if handler is not None:
             handler(self._live, event.fields, event.at)
+            if self._live.untied and event.kind in _MAY_TIE:
+                ari_recordings.tie(self._live, event.at)
+
+    def recorded(self, told: AriRecording, path: str) -> None:
+        """Take in what ARI says of a recording, whose file the PBX calls `path`."""
+        ari_recordings.recorded(self._live, told, path)
 
     def take(self) -> list[CallUpdate]:
         """What changed since the last time, each Call once, as it is now."""
@@ -103,6 +113,7 @@ class Tracker:
         reconcile(self._live, snapshot, hung_up)
         for event in buffered:
             self.handle(event)
+        ari_recordings.tie(self._live, snapshot.at)
 
     def lost(self, at: float) -> None:
         """The PBX is gone, and its calls with it (a restart seen by its Uptime): all end as PBX_LOST."""
@@ -119,6 +130,15 @@ class Tracker:
         """Calls that the database has as alive, from before this daemon started; a resync then keeps or ends them."""
         for record in records:
             restore(self._live, record)
+
+    def standing(self, external_id: str) -> Standing | None:
+        """The live Call of that externalId as it stands; None: there is none."""
+        return standing(self._live, external_id)
+
+    def channel_state(self, uniqueid: str) -> str | None:
+        """The ChannelState of a channel; None where there is none, or none any more."""
+        ch = self._live.channels.get(uniqueid)
+        return None if ch is None else ch.state
 
     @property
     def live(self) -> int:

@@ -7,7 +7,8 @@ from functools import partial
 
 import trio
 
-from trunkline.asterisk.doctor import LISTEN_S, examine
+from trunkline import config
+from trunkline.asterisk.doctor import LISTEN_S, examine, examine_ari
 from trunkline.asterisk.event import Event, Frame
 from trunkline.asterisk.findings import Finding, Level, Role
 from trunkline.calls.needs import NEEDED
@@ -33,6 +34,8 @@ def main(arguments: argparse.Namespace) -> int:
             (one.link.name, trio.run(partial(_examine, one, arguments.role, arguments.seconds)))
             for one in target.targets(arguments)
         ]
+        if arguments.pbx is None:
+            found += _of_recordings(config.load(arguments.config).recordings)
     except (ConfigError, target.NoTarget) as error:
         print(error, file=sys.stderr)
         return 2
@@ -49,7 +52,26 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 async def _examine(one: target.Target, role: str, seconds: float) -> list[Finding]:
-    return await examine(one.link, role=Role(role), trunks=one.trunks, needed=_needed, listen_s=seconds)
+    findings = await examine(one.link, role=Role(role), trunks=one.trunks, needed=_needed, listen_s=seconds)
+    if one.ari is not None:
+        findings += await examine_ari(one.ari, one.link.systemname)
+    return findings
+
+
+def _of_recordings(kept: config.Recordings) -> list[tuple[str, list[Finding]]]:
+    """What this machine lacks for what is to become of recordings."""
+    if kept.format != "opus":
+        return []
+    from trunkline.recordings.opus import NoEncoder, OpusEncoder  # here: only who wants it needs it
+
+    try:
+        OpusEncoder(kept.ffmpeg).check()
+    except NoEncoder as error:
+        todo = "install ffmpeg (Debian's has libopus), or set recordings.ffmpeg to its path"
+        finding = Finding(Level.WARNING, "opus", f"{error}: recordings are stored as they are", todo)
+    else:
+        finding = Finding(Level.OK, "opus", f"{kept.ffmpeg} makes Opus")
+    return [("recordings", [finding])]
 
 
 def _needed(frame: Frame | Event) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trunkline import config
+from trunkline.asterisk.ari import AriSettings, ari_settings
 from trunkline.asterisk.dial import Address, LinkSettings
 from trunkline.asterisk.session import Credentials
 
@@ -17,6 +18,7 @@ class Target(NamedTuple):
 
     link: LinkSettings
     trunks: tuple[str, ...]
+    ari: AriSettings | None = None  # None: it is not listened to
 
 
 class NoTarget(Exception):
@@ -45,6 +47,7 @@ def targets(arguments: argparse.Namespace) -> list[Target]:
                     pbx.systemname,
                 ),
                 pbx.trunks,
+                _ari(pbx),
             )
             for pbx in settings.pbx
             if pbx.enabled
@@ -57,6 +60,13 @@ def targets(arguments: argparse.Namespace) -> list[Target]:
     trunks = tuple(getattr(arguments, "trunk", None) or ("PJSIP/trunk*",))
     credentials = Credentials(arguments.user, _secret(arguments, host))
     return [Target(LinkSettings(host, address, credentials), trunks)]
+
+
+def _ari(pbx: config.Pbx) -> AriSettings | None:
+    if not pbx.ari_url or pbx.ari_secret is None:
+        return None
+    ca_file = None if pbx.tls in ("off", "on") else pbx.tls
+    return ari_settings(pbx.systemname or pbx.host, pbx.ari_url, pbx.ari_user, pbx.ari_secret.reveal(), ca_file)
 
 
 def _context(tls: str) -> ssl.SSLContext | None:

@@ -58,10 +58,15 @@ class EmbeddedPbx:
             "port": asterisk.ami_port,
             "username": "events",
             "secret": asterisk.secrets.ami_events,
+            "control_secret": asterisk.secrets.ami_control,
+            "agents": ["10[0-9][0-9]"],
             "systemname": asterisk.systemname,
             "region": "GB",
             "recordings": str(asterisk.recordings),
             "voicemail": str(asterisk.mailboxes),
+            "ari_url": f"http://{asterisk.host}:{asterisk.http_port}",
+            "ari_secret": asterisk.secrets.ari_recordings,
+            "ari_recordings": str(asterisk.ari_recordings),
         }
 
     def _start(self) -> Asterisk:

@@ -1,4 +1,4 @@
-"""Callers matched to leads: by the exact E.164 number, within the account."""
+"""Callers matched to leads: by any of their numbers, exactly and in E.164, within the account."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,9 +10,16 @@ from trunkline.store.pool import Connection
 # call, whatever is edited meanwhile, and a duplicate that somebody adds never takes the calls over.
 _SELECT_LEADS: Final = """
 SELECT wanted.number, (
-    SELECT lead.id FROM lead
-    WHERE lead.account_id = $1 AND lead.phone_e164 = wanted.number
-    ORDER BY lead.created_at, lead.id
+    SELECT found.id FROM (
+        (SELECT lead.id, lead.created_at FROM lead
+         WHERE lead.account_id = $1 AND lead.phone_e164 = wanted.number
+         ORDER BY lead.created_at, lead.id LIMIT 1)
+        UNION ALL
+        (SELECT further.lead_id, further.lead_created_at FROM lead_phone AS further
+         WHERE further.account_id = $1 AND further.e164 = wanted.number
+         ORDER BY further.lead_created_at, further.lead_id LIMIT 1)
+    ) AS found
+    ORDER BY found.created_at, found.id
     LIMIT 1
 ) AS lead_id
 FROM unnest($2::text[]) AS wanted (number)

@@ -83,6 +83,11 @@ class Asterisk:
         return self.home / "spool" / "monitor"
 
     @property
+    def ari_recordings(self) -> Path:
+        """Where what ARI records is written."""
+        return self.home / "spool" / "recording"
+
+    @property
     def mailboxes(self) -> Path:
         """Where app_voicemail keeps messages."""
         return self.home / "spool" / "voicemail"
@@ -185,6 +190,7 @@ class Asterisk:
             "etc",
             "var/keys",
             "spool/monitor",
+            "spool/recording",
             "spool/tmp",
             "spool/voicemail",
             "run",

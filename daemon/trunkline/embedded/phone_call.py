@@ -63,6 +63,12 @@ class Call:
         found = re.search(r"sip:([^@>]*)@", self._invite.get("from")) if self._invite else None
         return found[1] if found else ""
 
+    @property
+    def caller_name(self) -> str:
+        """What an incoming call shows as its name."""
+        found = re.match(r'"?([^"<]*?)"? *<', self._invite.get("from")) if self._invite else None
+        return found[1] if found else ""
+
     # ------------------------------------------------------------ calling
     def dial(self, number: str, caller: str, name: str, headers: tuple[str, ...]) -> None:
         """Send the INVITE."""

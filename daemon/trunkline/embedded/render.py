@@ -108,6 +108,7 @@ class Secrets:
     ami_control: str
     ami_doctor: str
     ari: str
+    ari_recordings: str
     conference_pin: str
     passwords: Mapping[str, str] = field(default_factory=dict)  # by agent's number
     pins: Mapping[str, str] = field(default_factory=dict)
@@ -133,6 +134,7 @@ def load_secrets(path: Path, settings: Settings) -> Secrets:
         ami_control=kept("ami_control", secrets.token_urlsafe(24)),
         ami_doctor=kept("ami_doctor", secrets.token_urlsafe(24)),
         ari=kept("ari", secrets.token_urlsafe(24)),
+        ari_recordings=kept("ari_recordings", secrets.token_urlsafe(24)),
         conference_pin=kept("conference_pin", _digits(6)),
         passwords={number: passwords.get(number) or secrets.token_urlsafe(18) for number in numbers},
         pins={number: pins.get(number) or _digits(6) for number in numbers},
@@ -210,6 +212,7 @@ def _marks(settings: Settings, made: Secrets) -> dict[str, str]:
         "AMI_CONTROL_SECRET": made.ami_control,
         "AMI_DOCTOR_SECRET": made.ami_doctor,
         "ARI_SECRET": made.ari,
+        "ARI_RECORDINGS_SECRET": made.ari_recordings,
         "CONFERENCE_PIN": made.conference_pin,
     }
     agents = settings.agents

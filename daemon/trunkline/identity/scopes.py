@@ -9,14 +9,21 @@ ANYBODY: Final = ""  # the scope of a route that every caller may use who is kno
 
 SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
+    "agents:control": "agents' breaks, and the queues they are logged in to",
+    "calls:control": "make calls, and hang up, hold, transfer, park and pause the recording of those there are",
     "calls:read": "calls, with their legs",
+    "calls:supervise": "listen to calls, whisper, barge in",
+    "calls:write": "notes, tags and disposition of calls, and whose they are",
     "conversations:read": "conversations: with whom, whose, how they stand",
     "conversations:write": "assign, snooze, close and read them",
     "events:read": "what happens, live",
-    "media-files:read": "files that were uploaded or came with messages",
-    "media-files:write": "upload and delete them",
     "integrations:read": "what is connected: PBXs, bots, numbers; never their secrets",
     "integrations:write": "add, change, test and remove them",
+    "leads:manage": "delete, merge and import leads",
+    "leads:read": "leads",
+    "leads:write": "make and change leads",
+    "media-files:read": "files that were uploaded or came with messages",
+    "media-files:write": "upload and delete them",
     "messages:read": "what was said in conversations, and their timelines",
     "messages:write": "write into conversations",
     "metrics:read": "the page for Prometheus",
@@ -44,12 +51,39 @@ _INBOX: Final = frozenset(
 SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
     Role.SUPERVISOR: frozenset(
-        {"calls:read", "events:read", "metrics:read", "recordings:read", "recordings:write", "webhooks:read"}
-        | {"integrations:read"}
+        {
+            "agents:control",
+            "calls:control",
+            "calls:read",
+            "calls:supervise",
+            "calls:write",
+            "events:read",
+            "integrations:read",
+            "leads:manage",
+            "leads:read",
+            "leads:write",
+            "metrics:read",
+            "recordings:read",
+            "recordings:write",
+            "webhooks:read",
+        }
         | _INBOX
     ),
-    Role.AGENT: frozenset({"calls:read", "events:read", "recordings:read"} | _INBOX),
-    Role.VIEWER: frozenset({"calls:read", "conversations:read", "events:read"}),  # sees what goes on, hears nobody
+    Role.AGENT: frozenset(
+        {
+            "agents:control",  # to control: his own extension only, which api/commands.py sees to
+            "calls:control",
+            "calls:read",
+            "calls:write",
+            "events:read",
+            "leads:read",
+            "leads:write",
+            "recordings:read",
+        }
+        | _INBOX
+    ),
+    # Sees what goes on, hears nobody.
+    Role.VIEWER: frozenset({"calls:read", "conversations:read", "events:read", "leads:read"}),
 }
 
 

@@ -99,6 +99,24 @@ EVENTS_MENDED = Pulled("trunkline_ami_events_mended", "counter", "Events that a 
 EVENTS_MISNAMED = Pulled(
     "trunkline_ami_events_misnamed", "counter", "Events that put one channel's name on another's ids: not believed."
 )
+ARI_UP = Pulled(
+    "trunkline_ari_link_up", "gauge", "1 when ARI is listened to, for the recordings that it makes, else 0."
+)
+ARI_CONNECTS = Pulled("trunkline_ari_connects", "counter", "Connections to ARI that were made; the first included.")
+ARI_RECONNECTS = Pulled(
+    "trunkline_ari_reconnects", "counter", "Times the connection to ARI was lost and had to be made again."
+)
+ARI_CONNECTS_FAILED = Pulled(
+    "trunkline_ari_connects_failed", "counter", "Connections to ARI not made or lost, by reason.", "reason"
+)
+ARI_RECORDINGS = Pulled(
+    "trunkline_ari_recording_events",
+    "counter",
+    "Events of recordings that ARI told of, by what has become of it.",
+    "state",
+    frozenset({"started", "finished", "failed"}),
+)
+ARI_BAD = Pulled("trunkline_ari_events_bad", "counter", "Events of recordings that are not as Asterisk writes them.")
 TRACKER_FAULTS = Pulled(
     "trunkline_tracker_faults", "counter", "Events or calls that the tracker failed on: bugs of ours."
 )
@@ -177,6 +195,13 @@ WEBHOOKS_OLDEST = Pulled(
 WEBHOOKS_OPEN = Pulled(
     "trunkline_webhook_open_circuits", "gauge", "Webhooks that are left alone for now because their receiver fails."
 )
+COMMANDS = Pulled(
+    "trunkline_commands",
+    "counter",
+    "Commands that this core took, by how they ended (unknown: whether the PBX did it nobody can say).",
+    "outcome",
+    frozenset({"done", "failed", "unknown"}),
+)
 
 PULLED = (
     EVENTS_READ,
@@ -194,6 +219,12 @@ PULLED = (
     CONNECTS_FAILED,
     EVENTS_MENDED,
     EVENTS_MISNAMED,
+    ARI_UP,
+    ARI_CONNECTS,
+    ARI_RECONNECTS,
+    ARI_CONNECTS_FAILED,
+    ARI_RECORDINGS,
+    ARI_BAD,
     TRACKER_FAULTS,
     CALLS_ACTIVE,
     CHANNELS_ACTIVE,
@@ -220,4 +251,5 @@ PULLED = (
     WEBHOOKS_WAITING,
     WEBHOOKS_OLDEST,
     WEBHOOKS_OPEN,
+    COMMANDS,
 )

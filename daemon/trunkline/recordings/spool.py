@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -60,11 +60,12 @@ class RecordingSpool:
     """One PBX's recordings on this machine.
 
     root: the directory here. seen_as: what the PBX calls the same directory; None where that is the same path.
-    Relative paths are not allowed: Asterisk tells absolute ones.
+    Relative paths are not allowed: Asterisk tells absolute ones. setting: the key of [[pbx]] that named it.
     """
 
-    def __init__(self, root: Path, seen_as: str | None = None) -> None:
+    def __init__(self, root: Path, seen_as: str | None = None, setting: str = "recordings") -> None:
         self.root = root
+        self.setting = setting
         self.seen_as = (seen_as or str(root)).rstrip("/")
 
     def name_of(self, path: str) -> str:
@@ -76,7 +77,7 @@ class RecordingSpool:
         if _CONTROL.search(path):
             raise Refused("the path holds a control character or a line end: rename the file")
         if not path.startswith(self.seen_as + "/"):
-            raise Refused(f"the path is not below {self.seen_as}: set pbx.recordings and pbx.recordings_seen_as")
+            raise Refused(f"the path is not below {self.seen_as}: set pbx.{self.setting} and {self.setting}_seen_as")
         name = path[len(self.seen_as) + 1 :]
         for part in name.split("/"):
             if part in ("", ".", ".."):
@@ -191,6 +192,26 @@ class RecordingSpool:
                 os.close(parent)
             parent = child
         return parent, last
+
+
+ByPbx = Callable[[], Mapping[str, RecordingSpool]]
+"""Directories by the name of the PBX, as far as it is known now."""
+
+SETTINGS: Final = {"call": "recordings", "voicemail": "voicemail", "ari": "ari_recordings"}
+"""By the kind of a recording, the key of [[pbx]] that says where such files are."""
+
+
+class Directories(NamedTuple):
+    """Where the PBXs that are followed keep their files: MixMonitor's, messages in mailboxes, what ARI records."""
+
+    recordings: ByPbx = dict
+    voicemail: ByPbx = dict
+    ari: ByPbx = dict
+
+    def of(self, kind: str, pbx: str) -> RecordingSpool | None:
+        """Where a PBX keeps files of that kind of recording; None where we cannot see it."""
+        by_pbx = {"voicemail": self.voicemail, "ari": self.ari}.get(kind, self.recordings)
+        return by_pbx().get(pbx)
 
 
 def is_written(file: BinaryIO) -> bool | None:

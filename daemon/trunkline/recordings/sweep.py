@@ -17,7 +17,7 @@ import structlog
 
 from trunkline.objects.faults import StoreFault
 from trunkline.recordings.jobs import enqueue_recordings
-from trunkline.recordings.spool import Found, RecordingSpool
+from trunkline.recordings.spool import SETTINGS, Directories, Found, RecordingSpool
 from trunkline.recordings.voicemail import messages
 from trunkline.store.faults import of_the_server, summary
 from trunkline.store.pool import Pool, raise_if_cancelled
@@ -45,6 +45,8 @@ _SAID_EACH: Final = 20  # of the files of a batch that no call is known for; of 
 # [systemname-]epoch.counter; a dialplan may have put other words before it.
 _UNIQUEID: Final = re.compile(r"(?<![\d.])\d{9,11}\.\d{1,9}(?![\d])")
 
+_UNTOLD: Final = {"call": "", "ari": "ARI did not tell of it while it was listened to (pbx.ari_url), and "}
+
 log = structlog.get_logger(__name__)
 
 
@@ -55,22 +57,17 @@ class Sweeper:
         self,
         pool: Pool,
         account: str,
-        spools: Callable[[], Mapping[str, RecordingSpool]],
+        directories: Directories,
         *,
         every_s: float = 60.0,
         grace_s: float = GRACE_S,
         keep: bool = False,
-        mailboxes: Callable[[], Mapping[str, RecordingSpool]] = dict,
         away: Callable[[], StoreFault | None] = lambda: None,
     ) -> None:
-        """`spools` and `mailboxes`: where the PBXs of these names record, and where they keep voicemail.
-
-        away: what the storage does not work for; those that wait and have not been tried say so too.
-        """
+        """away: what the storage does not work for; those that wait and have not been tried say so too."""
         self._pool = pool
         self._account = account
-        self._spools = spools
-        self._mailboxes = mailboxes
+        self._directories = directories
         self._every_s = every_s
         self._grace_s = grace_s
         self._away = away
@@ -102,25 +99,29 @@ class Sweeper:
         files, free = 0, []
         unread: list[tuple[str, Found]] = []
         await self._enqueue(await select_lost_jobs(self._pool, self._account))
-        for pbx, spool in self._spools().items():
+        directories = self._directories
+        for kind, pbx, spool in [
+            *(("call", *one) for one in directories.recordings().items()),
+            *(("ari", *one) for one in directories.ari().items()),
+        ]:
             integration = await select_integration(self._pool, self._account, pbx)
             try:
                 free.append(await in_thread(spool.free_bytes))
                 found, hidden = await in_thread(_listed, spool)
             except OSError as error:
-                log.warning("recordings.sweep_failed", pbx=pbx, error=summary(error), todo="see pbx.recordings")
+                log.warning("recordings.sweep_failed", pbx=pbx, error=summary(error), todo=f"see pbx.{SETTINGS[kind]}")
                 continue
             unread += [(pbx, folder) for folder in hidden]
             if integration is None:
                 continue  # nothing is known of this PBX yet: no call to link to
             files += len(found)
             for some in chunked(found, BATCH):
-                await self._settle(integration, spool, some)
+                await self._settle(integration, spool, some, kind)
             if (fault := self._away()) is not None:
                 await say_waiting(self._pool, integration["id"], f"object storage: {fault.reason}")
             if not hidden:
-                await delete_gone(self._pool, integration["id"], [spool.path_of(file.name) for file in found])
-        for pbx, spool in self._mailboxes().items():
+                await delete_gone(self._pool, integration["id"], kind, [spool.path_of(file.name) for file in found])
+        for pbx, spool in directories.voicemail().items():
             integration = await select_integration(self._pool, self._account, pbx)
             try:
                 found, hidden = await in_thread(_listed, spool)
@@ -139,10 +140,13 @@ class Sweeper:
         self.waiting = {state.upper(): count for state, (count, _) in waiting.items()}
         self.oldest_s = waiting["pending"][1] if "pending" in waiting else 0.0
 
-    async def _settle(self, integration: Any, spool: RecordingSpool, found: Sequence[Found]) -> None:
+    async def _settle(self, integration: Any, spool: RecordingSpool, found: Sequence[Found], kind: str) -> None:
         """Hold some files against the rows."""
         paths = {spool.path_of(file.name): file for file in found}
-        known = {row["path"]: row for row in await select_known(self._pool, integration["id"], list(paths))}
+        rows = await select_known(self._pool, integration["id"], list(paths))
+        # of several of one name that which belongs to a call, and is not done with
+        rows.sort(key=lambda row: (row["state"] != "unmatched", row["state"] == "pending"))
+        known = {row["path"]: row for row in rows}
         now = time.time()
         again: list[UUID] = []
         strays: dict[str, Found] = {}
@@ -156,7 +160,7 @@ class Sweeper:
         if again:
             await revive_missing(self._pool, again)
             await self._enqueue(again)
-        await self._link(integration, strays)
+        await self._link(integration, strays, kind)
 
     def _is_owed(self, row: Any) -> bool:
         """Has something to be done with a file that is known: it came late, or was not removed?"""
@@ -164,7 +168,7 @@ class Sweeper:
             return bool(row["missing"])
         return row["state"] in ("stored", "empty") and not self._keep and row["erased_at"] is None
 
-    async def _link(self, integration: Any, strays: Mapping[str, Found]) -> None:
+    async def _link(self, integration: Any, strays: Mapping[str, Found], kind: str) -> None:
         if not strays:
             return
         ids = {path: _ids(file) for path, file in strays.items()}
@@ -178,17 +182,17 @@ class Sweeper:
                 unmatched.append((path, file.fault))
             elif channel is None:
                 named = "no call is known with the id in its name" if ids[path] else "its name holds no call's id"
-                unmatched.append((path, f"{named}: remove it, or rename it to …_UNIQUEID.wav"))
+                unmatched.append((path, f"{_UNTOLD[kind]}{named}: remove it, or rename it to …_UNIQUEID.wav"))
             elif at < channel["started_at"] - timedelta(seconds=EARLY_S):  # a caller's number may look like an id
                 unmatched.append((path, "it was written before the call that its name says began"))
             elif channel["call_ended_at"] is not None:
                 linked.append((path, channel, at))
-        new = await upsert_unmatched(self._pool, integration, unmatched)
+        new = await upsert_unmatched(self._pool, integration, kind, unmatched)
         for recording_id in new[:_SAID_EACH]:  # not by name: it may hold numbers
             log.warning("recording.unmatched", recording=str(recording_id), pbx=integration["external_id"])
         if len(new) > _SAID_EACH:
             log.warning("recording.unmatched_more", count=len(new) - _SAID_EACH, pbx=integration["external_id"])
-        for recording_id in await insert_linked(self._pool, integration, linked):
+        for recording_id in await insert_linked(self._pool, integration, kind, linked):
             self.linked += 1
             log.info("recording.found", recording=str(recording_id))
             await self._enqueue([recording_id])

@@ -1,6 +1,7 @@
 """One recording on its way from the spool into object storage.
 
-    open -> complete? -> examine -> put -> read back -> row, media file and event in one transaction -> remove the file
+    open -> complete? -> examine (-> Opus) -> put -> read back -> row, media file and event in one transaction
+        -> remove the file
 
 Each step may be the last before a kill: the key is the recording's own, so what was put is put again over itself; the
 row says `stored` only after the object was read back; and the file goes last, if it still is what was hashed.
@@ -10,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 from urllib.parse import quote
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from trunkline.objects.faults import NoObject, StoreFault
@@ -26,10 +28,21 @@ from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.audio import Audio, NotAudio, examine, mended_header
 from trunkline.recordings.breaker import Breaker
 from trunkline.recordings.jobs import Later
-from trunkline.recordings.spool import Look, Missing, RecordingSpool, Refused, is_written
+from trunkline.recordings.opus import ENDING, MIME_TYPE, NoEncoder, NotEncoded, OpusEncoder
+from trunkline.recordings.peaks import NoPeaks, peaks
+from trunkline.recordings.spool import SETTINGS, Look, Missing, RecordingSpool, Refused, is_written
 from trunkline.recordings.together import Together
 from trunkline.store.pool import Pool
-from trunkline.store.recordings import Stored, claim_keys, select_jobs, set_erased, set_state, set_stored
+from trunkline.store.recordings import (
+    Original,
+    Stored,
+    claim_keys,
+    is_taken_over,
+    select_jobs,
+    set_erased,
+    set_state,
+    set_stored,
+)
 from trunkline.threads import in_thread
 
 # Asterisk closes the file within a moment of the channel's end. Where the kernel does not say so (spool.is_written), a
@@ -63,35 +76,37 @@ class _NotYet(Exception):
 class Uploader:
     """Takes recordings to the store.
 
-    spool_of, mailboxes_of: where the PBX of that name records and keeps voicemail; None where we cannot see it.
+    spool_of: where the PBX of that name keeps files of that kind of recording; None where we cannot see it.
     account: whose, None for anybody's. prefix: of every key. keep: leave the files in the spool (those of mailboxes
     always stay). at_once: transfers to and from the storage; of jobs there may be more, so that what they ask of the
-    database is asked together. step: is told each step's name before it is taken (for tests that kill).
+    database is asked together. opus: makes Ogg/Opus of them; None: they are stored as they are. step: is told each
+    step's name before it is taken (for tests that kill).
     """
 
     def __init__(
         self,
         pool: Pool,
         store: ObjectStore,
-        spool_of: Callable[[str], RecordingSpool | None],
+        spool_of: Callable[[str, str], RecordingSpool | None],
         *,
         account: str | None = None,
         prefix: str = "",
         keep: bool = False,
         at_once: int = 4,
-        mailboxes_of: Callable[[str], RecordingSpool | None] = lambda pbx: None,
+        opus: OpusEncoder | None = None,
         step: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._pool = pool
         self._store = store
         self._spool_of = spool_of
-        self._mailboxes_of = mailboxes_of
         self._account = account
         self._prefix = prefix
         self._keep = keep
+        self.opus = opus
         self._step = step
         self.breaker = Breaker(store)
         self._room = asyncio.Semaphore(at_once)
+        self._encoding = asyncio.Semaphore(2)
         self._looks = asyncio.Semaphore(2)  # threads take the interpreter from the event loop, 5 ms each at a time
         self._select_job = Together(partial(select_jobs, pool))
         self._claim_key = Together(partial(claim_keys, pool))
@@ -108,14 +123,14 @@ class Uploader:
             return
         if self._account is not None and row["account"] != self._account:
             raise Later("another account's, for its own daemon", _OTHERS_S)
-        spool = self._where(row["kind"])(row["pbx"] or "")
+        spool = self._spool_of(row["kind"], row["pbx"] or "")
         if row["erased_at"] is not None:
             if row["call_id"] is not None and row["call_ended_at"] is None:  # its tracker would write the path again
                 raise Later("the call goes on", _OTHERS_S)
             await self._erase(row, spool)
             return
         if spool is None:
-            key = "voicemail" if row["kind"] == "voicemail" else "recordings"
+            key = SETTINGS[row["kind"]]
             reason = f"the {key} of PBX {row['pbx']} cannot be reached from here: set pbx.{key}"
             await self._say(row, "pending", reason)
             raise Later(reason, _OTHERS_S)
@@ -140,12 +155,12 @@ class Uploader:
         if row is not None and row["erased_at"] is not None and row["path"]:  # ordered while we were at it: no job made
             raise Later("its erasure was ordered meanwhile", 0.0)
 
-    def _where(self, kind: str) -> Callable[[str], RecordingSpool | None]:
-        return self._mailboxes_of if kind == "voicemail" else self._spool_of
-
     async def _store_one(self, row: Any, spool: RecordingSpool, name: str) -> None:
         if row["ended_at"] is None and row["call_id"] is not None and row["call_ended_at"] is None:
             raise Later("the call goes on", _OTHERS_S)  # its end makes a job anew
+        if row["kind"] == "ari" and await is_taken_over(self._pool, row):
+            await self._say(row, "failed", "a later recording took its file's name: give each a name of its own")
+            return
         try:
             async with self._looks:
                 taken = await in_thread(_take_complete, spool, name)
@@ -157,18 +172,24 @@ class Uploader:
                 await self._say(row, "empty", taken.audio.header_fault or "there is no audio in it")
                 await self._remove(row, spool, name, taken.look)
                 return
-            key = row["object_key"] or await self._claim_key((row["id"], key_of(row, name, self._prefix)))
-            if key is None:
-                return  # its row went with a folded call, whose other recording is the same file
+            key = row["object_key"]
+            if key is None and self.opus is None:  # many at once, before they wait for room
+                key = await self._claim_key((row["id"], key_of(row, name, self._prefix)))
+                if key is None:
+                    return  # its row went with a folded call, whose other recording is the same file
             async with self._room, self.breaker:
-                try:
-                    stored = await in_thread(self._send, row, key, name, taken)
-                except StoreFault as fault:
-                    await self._say(row, "pending", f"object storage: {fault.reason}")
-                    if fault.of_the_store:
-                        self.breaker.trip(fault)
-                        raise Later(fault.reason, 0.0) from fault
-                    raise Later(fault.reason) from fault
+                with closing(await self._load(row, name, taken)) as load:
+                    key = key or await self._claim_key((row["id"], key_of(row, load.name, self._prefix)))
+                    if key is None:
+                        return
+                    try:
+                        stored = await in_thread(self._send, row, key, load)
+                    except StoreFault as fault:
+                        await self._say(row, "pending", f"object storage: {fault.reason}")
+                        if fault.of_the_store:
+                            self.breaker.trip(fault)
+                            raise Later(fault.reason, 0.0) from fault
+                        raise Later(fault.reason) from fault
             self._step("commit")
             if await self._set_stored((row["id"], stored)):
                 self.stored += 1
@@ -179,18 +200,34 @@ class Uploader:
             else:  # erased meanwhile, or gone with a folded call
                 await in_thread(self._store.remove, stored.key)
 
-    def _send(self, row: Any, key: str, name: str, taken: _Taken) -> Stored:
+    async def _load(self, row: Any, name: str, taken: _Taken) -> "_Load":
+        """What is to go up of a file: itself, or Opus made of it. Raises OSError, _NotYet."""
+        if self.opus is None or taken.audio.container == "ogg":
+            return _Load(taken, name)
+        self._step("encode")
+        try:
+            async with self._encoding:
+                return await in_thread(_encoded, self.opus, taken, name)
+        except (NotEncoded, NoEncoder) as error:
+            log.warning(
+                "recording.not_encoded", recording=str(row["id"]), error=str(error), meanwhile="stored as it is"
+            )
+            return _Load(taken, name)
+
+    def _send(self, row: Any, key: str, load: "_Load") -> Stored:
         """Put a file and read it back; in a thread. Raises StoreFault, OSError, _NotYet."""
-        audio = taken.audio
+        taken = load.taken
         if _look(taken.file) != taken.look:  # the storage may have let it wait
             raise _NotYet("the PBX is writing it again")
-        digest = _digest(taken)
+        digest = _digest(load.source())
         self._step("put")
-        source = _Source(taken)
+        source = load.source()
         metadata = {"Call-Id": str(row["call_id"] or ""), "Recording-Id": str(row["id"]), "Sha256": digest}
+        if load.original is not None:
+            metadata["Source-Sha256"] = load.original.sha256
         if row["channel_id"]:
             metadata["Channel-Id"] = quote(row["channel_id"][:255])
-        self._store.put(key, cast("BinaryIO", source), source.size, mime_type=audio.mime_type, metadata=metadata)
+        self._store.put(key, cast("BinaryIO", source), source.size, mime_type=load.mime_type, metadata=metadata)
         self._step("read back")
         found = self._store.read_back(key)
         if (found.size, found.sha256) != (source.size, digest):
@@ -198,15 +235,17 @@ class Uploader:
                 f"what was read back is not what was put ({found.size} bytes, {source.size} put)", of_the_store=False
             )
         return Stored(
-            name=PurePosixPath(name).name,
+            name=load.name,
             bucket=self._store.bucket,
             key=key,
-            mime_type=audio.mime_type,
+            mime_type=load.mime_type,
             size=source.size,
             sha256=digest,
-            seconds=audio.seconds,
-            mended=audio.header_fault,
-            codec=audio.codec,
+            seconds=taken.audio.seconds,
+            mended=taken.audio.header_fault,
+            codec=load.codec,
+            original=load.original,
+            waveform=load.waveform,
         )
 
     async def _clean(self, row: Any, spool: RecordingSpool, name: str) -> None:
@@ -245,7 +284,7 @@ class Uploader:
     async def _is_same(self, row: Any, taken: _Taken) -> bool:
         if row["state"] == "empty":
             return taken.audio.empty
-        return bool(await in_thread(_digest, taken) == row["sha256"])
+        return bool(await in_thread(lambda: _digest(_Source(taken))) == row["source_sha256"])
 
     async def _erase(self, row: Any, spool: RecordingSpool | None) -> None:
         """Make a recording gone: the object, the file, what the rows say of them; and write down how that was seen."""
@@ -264,7 +303,8 @@ class Uploader:
         proof = f"the object with sha256 {row['sha256']} is gone" if row["key"] else "there is no object"
         if row["kind"] != "voicemail" and row["path"]:
             if spool is None:
-                raise self._not_erased(row, f"the files of PBX {row['pbx']} cannot be reached", "set pbx.recordings")
+                todo = f"set pbx.{SETTINGS[row['kind']]}"
+                raise self._not_erased(row, f"the files of PBX {row['pbx']} cannot be reached", todo)
             try:
                 proof += f", {await in_thread(_remove_file, spool, row['path'])}"
             except (OSError, _NotYet) as error:
@@ -329,6 +369,57 @@ class _Source:
         return data
 
 
+class _Opus:
+    """What goes up of a recording that was made into Opus."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        return self._file.read(size)
+
+
+class _Load:
+    """What is to go up of a file that was taken: itself, or the Opus that was made of it."""
+
+    def __init__(
+        self,
+        taken: _Taken,
+        name: str,
+        opus: BinaryIO | None = None,
+        original: Original | None = None,
+        waveform: bytes | None = None,
+    ) -> None:
+        self.taken = taken
+        self.original = original  # None: it is the file itself
+        self.waveform = waveform  # None: it is made of the object when it is asked for
+        self.name = PurePosixPath(name).name
+        self.mime_type, self.codec = taken.audio.mime_type, taken.audio.codec
+        self._opus = opus
+        if opus is not None:
+            self.name = f"{PurePosixPath(self.name).stem}{ENDING}"
+            self.mime_type, self.codec = MIME_TYPE, "opus"
+
+    def source(self) -> "_Source | _Opus":
+        return _Source(self.taken) if self._opus is None else _Opus(self._opus)
+
+    def close(self) -> None:
+        if self._opus is not None:
+            self._opus.close()
+
+
+def _encoded(encoder: OpusEncoder, taken: _Taken, name: str) -> _Load:
+    """A file as Opus, with what only the file itself can tell; in a thread. Raises NotEncoded, OSError, _NotYet."""
+    original = Original(sha256=_digest(_Source(taken)), size=_Source(taken).size, codec=taken.audio.codec)
+    waveform = None
+    with suppress(NoPeaks):
+        waveform = msgspec.json.encode(peaks(taken.file, taken.audio))
+    return _Load(taken, name, encoder.encode(_Source(taken), taken.audio), original, waveform)
+
+
 def key_of(row: Any, name: str, prefix: str = "") -> str:
     """The key of a recording's object: ACCOUNT/YYYY/MM/DD/CALL/RECORDING.ending, the day that of its beginning."""
     day = (row["started_at"] or row["created_at"]).astimezone(UTC)
@@ -389,9 +480,9 @@ def _look(file: BinaryIO) -> Look:
     return Look.at(os.fstat(file.fileno()))
 
 
-def _digest(taken: _Taken) -> str:
+def _digest(source: "_Source | _Opus") -> str:
     """The SHA-256 of what goes up. Raises OSError, _NotYet."""
-    source, digest = _Source(taken), sha256()
+    digest = sha256()
     while data := source.read(1 << 20):
         digest.update(data)
     return digest.hexdigest()

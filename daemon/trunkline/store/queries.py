@@ -16,9 +16,9 @@ from uuid import UUID
 
 import msgspec
 
-from trunkline.calls.record import CallRecord, Direction, Status
+from trunkline.calls.record import Direction, Status
 from trunkline.store.pool import Connection, Pool
-from trunkline.store.rows import CALL_COLUMNS, LEG_COLUMNS, Row, record_of_row
+from trunkline.store.rows import CALL_COLUMNS, CALL_NOTE, LEG_COLUMNS, Call, Row, call_of_row
 
 MAX_LIMIT: Final = 200
 # A LIMIT given as a parameter would have the planner guess a tenth of the table: each of these is planned once instead.
@@ -50,13 +50,14 @@ class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
 class Page(NamedTuple):
     """Calls, newest first; `end` is where the next page starts, None when this was the last one."""
 
-    calls: list[CallRecord]
+    calls: list[Call]
     end: Position | None
 
 
 _CALL: Final = (
     ", ".join(f"call.{column}" for column in CALL_COLUMNS)
-    + """,
+    + f""",
+       {CALL_NOTE} AS note,
        ARRAY(SELECT call_alias.external_id
                FROM call_alias
               WHERE call_alias.call_id = call.id
@@ -193,10 +194,10 @@ async def select_calls(
         rows = rows[:limit]
         end = Position(rows[-1]["started_at"], rows[-1]["id"])
     legs_of = await _select_legs(connection, account_id, [row["id"] for row in rows]) if legs else {}
-    return Page([record_of_row(row, legs=legs_of.get(row["id"], ()), aliases=row["aliases"]) for row in rows], end)
+    return Page([call_of_row(row, legs=legs_of.get(row["id"], ()), aliases=row["aliases"]) for row in rows], end)
 
 
-async def select_call(connection: Connection | Pool, account_id: UUID, call_id: UUID) -> CallRecord | None:
+async def select_call(connection: Connection | Pool, account_id: UUID, call_id: UUID) -> Call | None:
     """Return one call of an account with its legs and aliases; None when the account has none of this id.
 
     The id of a call that was folded into another one gives that other one.
@@ -206,7 +207,7 @@ async def select_call(connection: Connection | Pool, account_id: UUID, call_id: 
         return None
     found: UUID = row["id"]
     legs_of = await _select_legs(connection, account_id, [found])
-    return record_of_row(row, legs=legs_of.get(found, ()), aliases=row["aliases"])
+    return call_of_row(row, legs=legs_of.get(found, ()), aliases=row["aliases"])
 
 
 async def _select_legs(connection: Connection | Pool, account_id: UUID, ids: list[UUID]) -> dict[UUID, list[Row]]:

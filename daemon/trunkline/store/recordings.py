@@ -48,6 +48,14 @@ class Recording(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     created_at: datetime
 
 
+class Original(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stored object was made of, where it is not the PBX's file itself."""
+
+    sha256: str
+    size: int  # bytes
+    codec: str
+
+
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """What an upload has made."""
 
@@ -60,6 +68,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None
     mended: str = ""  # what was wrong with the file's header
     codec: str = ""
+    original: Original | None = None
+    waveform: bytes | None = None  # as JSON; None: it is made when it is asked for
 
 
 _decode_spans: Final = msgspec.json.Decoder(list[PausedSpan]).decode
@@ -92,7 +102,8 @@ SELECT recording.id, recording.account_id, recording.call_id, recording.channel_
     recording.state, recording.reason, recording.started_at, recording.ended_at, recording.erased_at,
     recording.created_at, recording.object_key,
     account.name AS account, coalesce(pbx.external_id, call.pbx) AS pbx, call.ended_at AS call_ended_at,
-    file.bucket, file.key, file.size, file.metadata ->> 'sha256' AS sha256
+    file.bucket, file.key, file.size, file.metadata ->> 'sha256' AS sha256,
+    coalesce(file.metadata #>> '{original,sha256}', file.metadata ->> 'sha256') AS source_sha256
 FROM call_recording AS recording
 JOIN account ON account.id = recording.account_id
 LEFT JOIN call ON call.id = recording.call_id
@@ -110,6 +121,18 @@ UPDATE call_recording AS recording SET object_key = coalesce(recording.object_ke
 FROM held JOIN unnest($1::uuid[], $2::text[]) AS own (id, key) ON own.id = held.id
 WHERE recording.id = held.id
 RETURNING recording.id, recording.object_key
+"""
+
+# Whoever uses ARI names its files, and may have one overwritten.
+_IS_TAKEN_OVER: Final = """
+SELECT EXISTS (
+    SELECT FROM call_recording AS later LEFT JOIN call ON call.id = later.call_id
+    WHERE later.path = $2 AND later.id <> $1 AND later.kind = 'ari' AND later.started_at > $3
+        AND later.account_id = $4 AND coalesce(later.integration_id, call.integration_id) = (
+            SELECT coalesce(own.integration_id, call.integration_id)
+            FROM call_recording AS own LEFT JOIN call ON call.id = own.call_id WHERE own.id = $1
+        )
+)
 """
 
 _SET_STATE: Final = """
@@ -336,6 +359,12 @@ async def claim_keys(database: Connection | Pool, wanted: Sequence[tuple[UUID, s
     return [claimed.get(recording_id) for recording_id in ids]
 
 
+async def is_taken_over(database: Connection | Pool, row: Any) -> bool:
+    """Was a file of the same name begun later, on the same PBX? `row` is one of select_jobs."""
+    told = await database.fetchval(_IS_TAKEN_OVER, row["id"], row["path"], row["started_at"], row["account_id"])
+    return bool(told)
+
+
 async def purge_log(database: Connection | Pool) -> None:
     """Forget what became of jobs a month ago; pgqueuer itself keeps it for ever."""
     await database.execute("DELETE FROM jobs.pgqueuer_log WHERE created < now() - interval '30 days'")
@@ -362,7 +391,10 @@ async def set_stored(database: Pool, all_stored: Sequence[tuple[UUID, Stored]]) 
 
 async def _insert_stored(connection: Connection, new: Sequence[tuple[Any, Stored]]) -> None:
     files = [stored for _, stored in new]
-    metadata = [{"sha256": file.sha256, "codec": file.codec, "mended": file.mended or None} for file in files]
+    metadata = [
+        {"sha256": file.sha256, "codec": file.codec, "mended": file.mended or None, "original": file.original}
+        for file in files
+    ]
     await connection.execute(
         _SET_STORED,
         [row["id"] for row, _ in new],
@@ -376,6 +408,9 @@ async def _insert_stored(connection: Connection, new: Sequence[tuple[Any, Stored
         [msgspec.json.encode(said).decode() for said in metadata],
         [_whole_seconds(file) for file in files],
     )
+    for row, file in new:
+        if file.waveform is not None:
+            await insert_peaks(connection, row["account_id"], row["id"], file.waveform)
 
 
 async def _tell_stored(connection: Connection, new: Sequence[tuple[Any, Stored]]) -> None:

@@ -27,6 +27,7 @@ from trunkline.calls.record import (
 
 T = TypeVar("T")
 W = TypeVar("W", bound=StrEnum)
+R = TypeVar("R", bound=CallRecord)
 
 
 class Row(Protocol):
@@ -70,9 +71,44 @@ _ROLE: Final = _words(Role)
 _LEG_END: Final = _words_or_none(LegEnd)
 
 
+class Call(CallRecord, rename="camel", kw_only=True):
+    """A Call with what people have made of it."""
+
+    notes: str = ""
+    tags: list[str] = msgspec.field(default_factory=list)
+    disposition: str | None = None  # what came of it, in the account's own words
+
+
+class _Note(msgspec.Struct, array_like=True):
+    """What `CALL_NOTE` selects."""
+
+    notes: str
+    tags: list[str]
+    disposition: str | None
+
+
+# A call's note as jsonb; NULL where it has none.
+CALL_NOTE: Final = """(SELECT jsonb_build_array(call_note.notes, call_note.tags, call_note.disposition) FROM call_note
+          WHERE call_note.call_id = call.id AND call_note.account_id = call.account_id)"""
+_note: Final = msgspec.json.Decoder(_Note).decode
+
+
+def call_of_row(row: Row, *, legs: Iterable[Row] = (), aliases: Iterable[str] = ()) -> Call:
+    """As record_of_row; the row has also CALL_NOTE, as `note`."""
+    call = _made_of(Call, row, legs, aliases)
+    if row["note"] is not None:
+        note = _note(row["note"])
+        call.notes, call.tags, call.disposition = note.notes, note.tags, note.disposition
+    return call
+
+
 def record_of_row(row: Row, *, legs: Iterable[Row] = (), aliases: Iterable[str] = ()) -> CallRecord:
     """The Call of a row of `call`, with its rows of `call_leg` in order of position and its aliases."""
-    return CallRecord(
+    return _made_of(CallRecord, row, legs, aliases)
+
+
+def _made_of(kind: type[R], row: Row, legs: Iterable[Row], aliases: Iterable[str]) -> R:
+    return kind(
         id=str(row["id"]),
         account_id=str(row["account_id"]),
         integration_id=_id(row["integration_id"]),

@@ -37,9 +37,9 @@ WHERE call.integration_id = $1
 """
 
 _UPSERT_UNMATCHED: Final = """
-INSERT INTO call_recording AS held (account_id, integration_id, path, state, reason)
-SELECT $1, $2, file.path, 'unmatched', file.reason
-FROM unnest($3::text[], $4::text[]) AS file (path, reason)
+INSERT INTO call_recording AS held (account_id, integration_id, kind, path, state, reason)
+SELECT $1, $2, $3, file.path, 'unmatched', file.reason
+FROM unnest($4::text[], $5::text[]) AS file (path, reason)
 ON CONFLICT (integration_id, path) WHERE call_id IS NULL DO UPDATE SET reason = excluded.reason
 WHERE held.state = 'unmatched' AND held.reason IS DISTINCT FROM excluded.reason
 RETURNING id, xmax = 0 AS is_new
@@ -59,7 +59,7 @@ RETURNING held.id, held.path
 _DELETE_GONE: Final = """
 DELETE FROM call_recording
 WHERE integration_id = $1 AND call_id IS NULL AND state = 'unmatched' AND NOT legal_hold AND erased_at IS NULL
-    AND path NOT IN (SELECT unnest($2::text[]))
+    AND kind = $2 AND path NOT IN (SELECT unnest($3::text[]))
 """
 
 # A recording that the stream told of without its name, on the same channel, is this one.
@@ -67,14 +67,14 @@ _NAME_UNNAMED: Final = """
 UPDATE call_recording AS held SET path = file.path, integration_id = $1
 FROM unnest($2::text[], $3::uuid[], $4::text[]) AS file (path, call_id, channel_id)
 WHERE held.call_id = file.call_id AND held.channel_id = file.channel_id AND held.path = ''
-    AND held.state = 'pending'
+    AND held.state = 'pending' AND held.kind = $5
 RETURNING held.id, held.path
 """
 
 _INSERT_LINKED: Final = """
-INSERT INTO call_recording (account_id, integration_id, call_id, channel_id, path, state, started_at, ended_at)
-SELECT $1, $2, file.call_id, file.channel_id, file.path, 'pending', file.started_at, file.ended_at
-FROM unnest($3::text[], $4::uuid[], $5::text[], $6::timestamptz[], $7::timestamptz[])
+INSERT INTO call_recording (account_id, integration_id, kind, call_id, channel_id, path, state, started_at, ended_at)
+SELECT $1, $2, $3, file.call_id, file.channel_id, file.path, 'pending', file.started_at, file.ended_at
+FROM unnest($4::text[], $5::uuid[], $6::text[], $7::timestamptz[], $8::timestamptz[])
     AS file (path, call_id, channel_id, started_at, ended_at)
 ON CONFLICT (call_id, path) DO NOTHING
 RETURNING id
@@ -167,9 +167,9 @@ async def select_lost_jobs(pool: Pool, account: str) -> list[UUID]:
     return [row["id"] for row in await pool.fetch(_SELECT_LOST_JOBS, account)]
 
 
-async def delete_gone(pool: Pool, integration_id: UUID, paths: Sequence[str]) -> None:
-    """Forget unmatched files that are no longer there; `paths` are all that are."""
-    await pool.execute(_DELETE_GONE, integration_id, list(paths))
+async def delete_gone(pool: Pool, integration_id: UUID, kind: str, paths: Sequence[str]) -> None:
+    """Forget unmatched files of a kind that are no longer there; `paths` are all that are."""
+    await pool.execute(_DELETE_GONE, integration_id, kind, list(paths))
 
 
 async def insert_messages(
@@ -194,25 +194,29 @@ async def revive_missing(pool: Pool, recording_ids: Sequence[UUID]) -> None:
     await pool.execute(_REVIVE, list(recording_ids))
 
 
-async def upsert_unmatched(pool: Pool, integration: Any, files: Sequence[tuple[str, str]]) -> list[UUID]:
+async def upsert_unmatched(pool: Pool, integration: Any, kind: str, files: Sequence[tuple[str, str]]) -> list[UUID]:
     """Write down files, by path, that no call is known for, and why; the ids of those that are new."""
     if not files:
         return []
     paths, reasons = zip(*files, strict=True)
-    rows = await pool.fetch(_UPSERT_UNMATCHED, integration["account_id"], integration["id"], list(paths), list(reasons))
+    whose = integration["account_id"], integration["id"]
+    rows = await pool.fetch(_UPSERT_UNMATCHED, *whose, kind, list(paths), list(reasons))
     return [row["id"] for row in rows if row["is_new"]]
 
 
-async def insert_linked(pool: Pool, integration: Any, files: Sequence[tuple[str, Any, datetime]]) -> list[UUID]:
+async def insert_linked(
+    pool: Pool, integration: Any, kind: str, files: Sequence[tuple[str, Any, datetime]]
+) -> list[UUID]:
     """Make recordings of files: (path, the leg's row, when it was last written); the ids of those that are new."""
     if not files:
         return []
     async with pool.acquire() as connection, connection.transaction():
         matched = await connection.fetch(_LINK_UNMATCHED, integration["id"], *_columns(files))
         left = [file for file in files if file[0] not in {row["path"] for row in matched}]
-        named = await connection.fetch(_NAME_UNNAMED, integration["id"], *_columns(left)[:3])
+        named = await connection.fetch(_NAME_UNNAMED, integration["id"], *_columns(left)[:3], kind)
         left = [file for file in left if file[0] not in {row["path"] for row in named}]
-        rows = await connection.fetch(_INSERT_LINKED, integration["account_id"], integration["id"], *_columns(left))
+        whose = integration["account_id"], integration["id"]
+        rows = await connection.fetch(_INSERT_LINKED, *whose, kind, *_columns(left))
     return [row["id"] for row in (*matched, *named, *rows)]
 
 

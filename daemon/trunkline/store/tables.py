@@ -15,9 +15,11 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    DateTime,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     PrimaryKeyConstraint,
     Table,
     UniqueConstraint,
@@ -102,7 +104,7 @@ __all__ = [
 
 RECORDING_STATES: Final = ("pending", "stored", "empty", "unmatched", "failed")
 RECORDING_ACTIONS: Final = ("metadata", "audio", "redirect", "peaks", "hold", "release", "erase", "retention")
-COMMAND_STATES: Final = ("pending", "claimed", "done", "failed")
+COMMAND_STATES: Final = ("pending", "claimed", "done", "failed", "unknown")
 
 
 def _page_by(name: str, *columns: str, **where: Any) -> Index:
@@ -338,21 +340,34 @@ event: Final = Table(
     PrimaryKeyConstraint("account_id", "seq"),
 )
 
+# What is to be done on a PBX. API processes write it, the core that owns the PBX carries it out, once or not at all.
 command: Final = Table(
     "command",
     metadata,
     id_column(),
     account_column(),
-    reference("integration_id", "integration", cascade=True, nullable=False),
-    word("idempotency_key"),
-    word("kind"),
+    reference("integration_id", "integration", cascade=True, nullable=False),  # the PBX
+    text_column("idempotency_key"),  # None: it may be used again
+    word("kind"),  # store.commands.Kind
     json_object("arguments", nullable=False),
     word("state", "pending"),
     json_object("result"),
     now_column("created_at"),
     instant("claimed_at"),
     instant("finished_at"),
+    reference("call_id", "call", index=True),  # None: it is about no call that was there
+    Column("request_hash", LargeBinary()),  # of who asked for what under this key
+    word("actor", ""),  # who asked: as in the audit, which is told when it has ended
+    text_column("address"),
+    text_column("request_id"),
+    Column("not_after", DateTime(timezone=True), nullable=False, server_default=text("now()")),  # not begun later
+    Column("claimed_by", UUID()),  # the run of a core that took it; no other may say what became of it
+    instant("lease_until"),  # when it counts as lost with its core
+    text_column("code"),  # why it failed, or is not known
+    text_column("detail"),
     UniqueConstraint("account_id", "idempotency_key"),
     Index("ix_command_pending", "integration_id", "created_at", postgresql_where=text("state = 'pending'")),
+    Index("ix_command_account_id_created_at", "account_id", "created_at"),
+    Index("ix_command_claimed", "lease_until", postgresql_where=text("state = 'claimed'")),
     one_of("state", COMMAND_STATES),
 )

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
-from asyncpg import Record
+from asyncpg import ForeignKeyViolationError, Record
 
 from trunkline.calls.record import CallRecord, CallUpdate, Direction, Status
 from trunkline.store import writer_sql as sql
@@ -40,6 +40,8 @@ from trunkline.store.recordings import EnqueueRecordings
 BATCH: Final = 500
 # A path is in a unique index, with characters of up to four bytes in 2,700.
 _LONGEST_PATH: Final = 600
+# How often a batch is begun anew because a lead that was matched went: merged, the other one is matched.
+_MATCHED_AGAIN: Final = 5
 
 _MERGED: Final = "call.merged"
 _ENDED: Final = "call.ended"
@@ -148,13 +150,15 @@ class CallWriter:
             result += await self._write_or_split(ready[start : start + BATCH])
         return result
 
-    async def _write_or_split(self, batch: Sequence[_Ready]) -> WriteResult:
+    async def _write_or_split(self, batch: Sequence[_Ready], again: int = _MATCHED_AGAIN) -> WriteResult:
         """Write a batch; when the database refuses it, halve it until the record at fault is alone."""
         try:
             return await self._transaction(batch)
         except Exception as error:
             if of_the_server(error):
                 raise
+            if again and isinstance(error, ForeignKeyViolationError):  # a lead that was matched has gone since
+                return await self._write_or_split(batch, again - 1)
             if len(batch) == 1:
                 return WriteResult(refused=(Refused(batch[0].change, summary(error)),))
         half = len(batch) // 2
@@ -342,7 +346,14 @@ async def _fold(
     if folds:
         old_ids = [fold.old_id for fold in folds]
         into_ids = [fold.into_id for fold in folds]
-        for statement in (sql.DELETE_TWIN_RECORDINGS, sql.MOVE_RECORDINGS, sql.MOVE_ALIASES, sql.MOVE_LINKS):
+        await connection.execute(sql.LOCK_FOLDED, old_ids)
+        for statement in (
+            sql.DELETE_TWIN_RECORDINGS,
+            sql.MOVE_RECORDINGS,
+            sql.MOVE_ALIASES,
+            sql.MOVE_LINKS,
+            sql.MOVE_NOTES,
+        ):
             await connection.execute(statement, old_ids, into_ids)
         for statement in (sql.DELETE_FOLDED_RECORDINGS, sql.DELETE_FOLDED_CALLS):
             await connection.execute(statement, old_ids)

@@ -206,13 +206,32 @@ UPDATE call_alias SET call_id = ($2::uuid[])[array_position($1::uuid[], call_id)
 """
 MOVE_LINKS: Final = """
 UPDATE call AS kept SET
-    lead_id = coalesce(kept.lead_id, old.lead_id),
+    lead_id = coalesce(kept.lead_id, CASE WHEN NOT EXISTS (
+        SELECT FROM call_note WHERE call_note.call_id = kept.id AND call_note.lead_chosen
+    ) THEN old.lead_id END),
     conversation_id = coalesce(kept.conversation_id, old.conversation_id),
     recording_id = coalesce(kept.recording_id, old.recording_id),
     metadata = coalesce(old.metadata || kept.metadata, kept.metadata, old.metadata)
 FROM unnest($1::uuid[], $2::uuid[]) AS fold (old_id, into_id)
 CROSS JOIN LATERAL (SELECT * FROM call WHERE call.id = fold.old_id LIMIT 1) AS old
 WHERE kept.id = fold.into_id AND kept.id = ANY ($2::uuid[])
+"""
+# Who is writing a note on a Call that goes has finished, or finds the other Call.
+LOCK_FOLDED: Final = "SELECT id FROM call WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE"
+MOVE_NOTES: Final = """
+INSERT INTO call_note AS held (call_id, account_id, notes, tags, disposition, lead_chosen)
+SELECT fold.into_id, note.account_id, coalesce(string_agg(DISTINCT nullif(note.notes, ''), E'\\n\\n'), ''),
+    coalesce(array_agg(DISTINCT tag.name) FILTER (WHERE tag.name IS NOT NULL), '{}'), max(note.disposition),
+    bool_or(note.lead_chosen)
+FROM unnest($1::uuid[], $2::uuid[]) AS fold (old_id, into_id)
+CROSS JOIN LATERAL (SELECT * FROM call_note WHERE call_note.call_id = fold.old_id LIMIT 1) AS note
+LEFT JOIN LATERAL unnest(note.tags) AS tag (name) ON true
+GROUP BY fold.into_id, note.account_id
+ON CONFLICT (call_id) DO UPDATE SET
+    notes = concat_ws(E'\\n\\n', nullif(held.notes, ''), nullif(excluded.notes, '')),
+    tags = held.tags || ARRAY(SELECT name FROM unnest(excluded.tags) AS tag (name) WHERE name <> ALL (held.tags)),
+    disposition = coalesce(held.disposition, excluded.disposition),
+    lead_chosen = held.lead_chosen OR excluded.lead_chosen
 """
 DELETE_FOLDED_RECORDINGS: Final = "DELETE FROM call_recording WHERE call_id = ANY ($1::uuid[]) AND state = 'pending'"
 DELETE_FOLDED_CALLS: Final = "DELETE FROM call WHERE id = ANY ($1::uuid[])"
@@ -249,7 +268,7 @@ _RINGING: Final = """(
 )"""
 
 # A Call in an event: who, how it stands, and what a screen pop needs; its lists are to be had from the API.
-_SUMMARY: Final = f"""jsonb_build_object(
+SUMMARY: Final = f"""jsonb_build_object(
     'id', call.id, 'integrationId', call.integration_id, 'leadId', call.lead_id,
     'conversationId', call.conversation_id, 'pbx', call.pbx, 'externalId', call.external_id,
     'channelId', call.channel_id, 'direction', upper(call.direction), 'status', upper(call.status),
@@ -263,7 +282,7 @@ _SUMMARY: Final = f"""jsonb_build_object(
 )"""
 
 # The customer's card, for the screen pop; null where nobody is known by the number.
-_LEAD: Final = """(
+LEAD_CARD: Final = """(
     SELECT jsonb_build_object(
         'id', lead.id, 'name', lead.name, 'phone', lead.phone, 'email', lead.email, 'status', upper(lead.status))
     FROM lead WHERE lead.id = call.lead_id LIMIT 1
@@ -279,7 +298,7 @@ WITH cursor AS (
     RETURNING last_seq
 ), told AS MATERIALIZED (
     SELECT told.first, told.types, call.id, call.lead_id, call.conversation_id,
-        jsonb_build_object('call', {_SUMMARY}, 'lead', {_LEAD}) || coalesce(told.more::jsonb, '{{}}') AS data
+        jsonb_build_object('call', {SUMMARY}, 'lead', {LEAD_CARD}) || coalesce(told.more::jsonb, '{{}}') AS data
     FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::text[]) AS told (call_id, first, types, more)
     CROSS JOIN LATERAL (SELECT * FROM call WHERE call.id = told.call_id LIMIT 1) AS call
 ), written AS (
