@@ -177,6 +177,8 @@ def _conversations(found: int, *conditions: str) -> Callable[[Any, Pool, UUID], 
         )  # fmt: skip
         assert len(page.rows) == found
 
+    return ask
+
 
 async def _lead(api: Any, pool: Pool, own: UUID) -> None:
     assert await leads.select_lead(api, own, await one(pool, own, "id", "lead")) is not None

@@ -42,6 +42,9 @@ class Repeats(StrEnum):
     """What becomes of a POST that comes again under the same Idempotency-Key."""
 
     KEPT = "kept"  # its answer is kept for 24 h, in the transaction of what it did
+    BY_CONTENT = (
+        "by_content"  # as KEPT; its handler keeps it, for only it knows what was sent: begin_keyed, keep_answer
+    )
     HANDLED = "handled"  # the handler sees to it that it is done once, and needs one: idempotency_key(request)
     REFUSED = "refused"  # it takes no key: its answer holds a secret, or it may be done twice
 

@@ -133,7 +133,7 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
         found.append(("If-None-Match", "The ETag of what the client has: 304 where it is still that.", {}))
     elif route.versioned and route.method != "POST":
         found.append(("If-Match", "The ETag of what is to be changed: 412 where somebody changed it since.", {}))
-    if route.repeats in (Repeats.KEPT, Repeats.HANDLED):
+    if route.repeats in (Repeats.KEPT, Repeats.BY_CONTENT, Repeats.HANDLED):
         about = "Of the client's choice, new for each request: who sends one again gets the same answer, for 24 hours."
         found.append((IDEMPOTENCY_KEY, about, {"minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~]+$"}))
     needed = IDEMPOTENCY_KEY if route.repeats is Repeats.HANDLED else ""

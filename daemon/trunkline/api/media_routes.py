@@ -25,7 +25,7 @@ MEDIA_FILES: Final = (
         tag=_TAG,
         parameters=(_PRETTY,),
         takes="multipart/form-data",
-        repeats=Repeats.HANDLED,
+        repeats=Repeats.BY_CONTENT,
         answers=(Answer(about="The media files.", status=201, type=media_files.MediaFileList),),
         problems=(*_STORAGE, "not_multipart", "bad_upload", "upload_broke_off"),
     ),
