@@ -11,6 +11,7 @@ import math
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ from trunkline.store.faults import advice, of_the_server
 from trunkline.store.integrations import Report, report_links
 from trunkline.store.pool import Pool, open_pool, raise_if_cancelled
 from trunkline.store.queries import select_migration
+from trunkline.store.queue_writer import QueueWriter
 from trunkline.store.recordings import EnqueueRecordings
 from trunkline.store.revision import HEAD
 from trunkline.store.sink import CallSink
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
     from trunkline.recordings.service import RecordingService
 
 WRITE_EVERY_S = 0.02  # what changes within it is one batch
+QUEUES_EVERY_S = 1.0  # queues and agents are written, and so told, no more often
+BEAT_S = 3.0  # how often it is said that a PBX is seen; store/queues.py: STALE_S
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
 REACH_S = 3.0  # how long the start waits for the database
 STOP_S = 5.0
@@ -111,6 +115,7 @@ class _Daemon:
         self._metrics = Metrics(version("trunkline"))
         self._changed = trio.Event()
         self._changed_at = 0.0  # perf_counter of the oldest event that is not written
+        self._queues_changed = trio.Event()
         self._unwritten: list[CallUpdate] = []  # taken from a tracker, not yet handed over
         self._ari: list[AriLink] = []
         self._controls: list[Control] = []
@@ -135,6 +140,7 @@ class _Daemon:
             nursery.start_soon(self._serve, ready)
             nursery.start_soon(self._write_on, on_update)
             nursery.start_soon(self._report_links)
+            nursery.start_soon(self._write_queues_on)
             nursery.start_soon(self._cut_when_stopping)
             nursery.start_soon(self._aio.call, self._pools.webhooks.run)
             nursery.start_soon(self._aio.call, self._pools.inbox.run)
@@ -156,6 +162,9 @@ class _Daemon:
     async def close(self) -> None:
         """Write what is known, within STOP_S; what PostgreSQL does not take by then waits in the spool."""
         await self._write()
+        if not self._sink.away:  # else nobody will miss it for long: store/queues.py, STALE_S
+            seen = {following.pbx: False for following, _ in self._follow if following.pbx}
+            await self._aio.call(self._pools.queues.write, [], seen)
         if self._sink.depth:
             log.warning("daemon.calls_left", spooled=self._sink.depth, todo="nothing: the next start writes them")
         await self._aio.call(self._pools.close)
@@ -203,6 +212,7 @@ class _Daemon:
         if not self._changed.is_set():
             self._changed_at = time.perf_counter()
             self._changed.set()
+            self._queues_changed.set()
 
     async def _write_on(self, on_update: OnUpdates) -> None:
         while True:
@@ -210,6 +220,28 @@ class _Daemon:
             await trio.sleep(WRITE_EVERY_S)
             if updates := await self._write():
                 on_update(updates)
+
+    async def _write_queues_on(self) -> None:
+        """At once what has changed, and then for a second no more: a storm of agents is one write of each."""
+        said: dict[str, bool] = {}
+        said_at = -BEAT_S
+        while True:
+            with trio.move_on_after(BEAT_S):
+                await self._queues_changed.wait()
+            await trio.sleep(WRITE_EVERY_S)
+            self._queues_changed = trio.Event()
+            began = trio.current_time()
+            updates = []
+            for following, _ in self._follow:
+                update = following.take_queues()
+                if update is not None:
+                    self._metrics.queues.picture(following.name, update)
+                    updates.append(update)
+            seen = {following.pbx: link.up for following, link in self._follow if following.pbx}
+            if updates or seen != said or began >= said_at + BEAT_S:
+                await self._aio.call(self._pools.queues.write, updates, seen)
+                said, said_at = seen, began
+            await trio.sleep_until(began + QUEUES_EVERY_S)
 
     async def _cut_when_stopping(self) -> None:
         """A server that hangs answers no cancellation either: STOP_S after we began to stop, it is hung up on."""
@@ -225,6 +257,7 @@ class _Daemon:
         for following, _ in self._follow:
             taken = following.take()
             self._metrics.count_updates(following.name, taken)
+            self._metrics.queues.count(following.name, following.take_visits())
             self._unwritten += taken
         updates = self._unwritten
         if updates:
@@ -328,6 +361,7 @@ class _Daemon:
         pull(families.COMMANDS, "", lambda: self._commanding.outcomes)
         for following, link in self._follow:
             _measure_pbx(self._metrics, following, link)
+            self._metrics.queues.follow(following.name, partial(getattr, link, "up"))
         for ari in self._ari:
             _measure_ari(self._metrics, ari)
         if self._pools.recordings is not None:
@@ -360,6 +394,7 @@ class _Pools:
         writing: Pool,
         reading: Pool,
         sink: CallSink,
+        queues: QueueWriter,
         recordings: "RecordingService | None",
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookService,
@@ -370,6 +405,7 @@ class _Pools:
         self._writing = writing
         self.reading = reading  # of its own, so that slow questions never keep the writer waiting
         self.sink = sink
+        self.queues = queues
         self.recordings = recordings  # None: they stay where the PBX puts them
         self.enqueue = enqueue
         self.webhooks = webhooks
@@ -399,7 +435,8 @@ class _Pools:
         webhooks = await WebhookService.open(url, _sending(settings))
         inbox = await InboxService.open(url, None if service is None else service.store)
         sink, commands = CallSink(writer, Spool(settings.spool.path)), CommandQueue(await open_pool(url), account)
-        return cls(account, writing, reading, sink, service, enqueue, webhooks, inbox, commands)
+        queues = QueueWriter(writing, account)
+        return cls(account, writing, reading, sink, queues, service, enqueue, webhooks, inbox, commands)
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""

@@ -12,6 +12,7 @@ from trunkline.asterisk.ari_events import AriRecording, file_of
 from trunkline.asterisk.event import Event
 from trunkline.asterisk.link import Hello
 from trunkline.asterisk.lists import Snapshot
+from trunkline.calls.queue_record import QueuesUpdate, Visited
 from trunkline.calls.record import CallRecord, CallUpdate
 from trunkline.calls.standing import Standing
 from trunkline.calls.tracker import Tracker
@@ -156,6 +157,7 @@ class Following:
     def disconnected(self, reason: str, at: float) -> None:
         """Keep the calls: they may well go on, and the next resync tells."""
         self._last_seen_at = at
+        self._wake()
 
     def take(self) -> list[CallUpdate]:
         """Return what has changed since the last time."""
@@ -179,6 +181,14 @@ class Following:
             log.error("tracker.fault", pbx=self.name, kind="take", todo="please report it, with a recording")
             self.request_resync("tracker_fault")
         return left + taken
+
+    def take_queues(self) -> QueuesUpdate | None:
+        """Return what has changed in the queues since the last time; None: nothing."""
+        return None if self._tracker is None else self._tracker.take_queues()
+
+    def take_visits(self) -> list[Visited]:
+        """Return who came into queues and left them."""
+        return [] if self._tracker is None else self._tracker.take_visits()
 
     def _feed(self, feed: Callable[[], None]) -> None:
         if self._held is None:

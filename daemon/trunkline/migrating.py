@@ -40,15 +40,20 @@ async def migrate(url: str) -> None:
         async for chunk in process.stdout:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                _tell(json.loads(line), failed)
+                _tell(line, failed)
     if _AWAY in failed:
         raise ConnectionError(failed[_AWAY])
     if process.returncode:
         raise MigrationStopped(failed.get(_STOPPED) or "the migration stopped: what it wrote itself is above")
 
 
-def _tell(told: dict[str, Any], failed: dict[str, str]) -> None:
-    event = told.pop("event")
+def _tell(line: bytes, failed: dict[str, str]) -> None:
+    try:
+        told: dict[str, Any] = json.loads(line)
+        event = told.pop("event")
+    except (ValueError, TypeError, AttributeError, KeyError):  # of a library, or of what a site has Python begin with
+        log.warning("migration.said", text=line.decode(errors="replace")[:500])
+        return
     if event in (_STOPPED, _AWAY):
         failed[event] = told["detail"]
     else:

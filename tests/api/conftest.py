@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
 
 import aiohttp
 import pytest
 import pytest_asyncio
-from served import ACCOUNT, Serve, Served, insert_calls
+from served import ACCOUNT, Away, Serve, Served, insert_calls
 
 from trunkline.api import Access, Commands, Link, create_app, listening
 from trunkline.api.state import STATE
@@ -34,6 +34,25 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 @pytest_asyncio.fixture
 async def account_id(pool: Pool) -> UUID:
     return await pool.fetchval("INSERT INTO account (name) VALUES ($1) RETURNING id", ACCOUNT)
+
+
+@pytest.fixture
+def away(postgres: Postgres, database_url: str) -> Away:
+    """`async with away():` has the database refuse everybody, those who are in it too, until the end of it."""
+    name = database_url.rpartition("/")[2]
+
+    @asynccontextmanager
+    async def refusing() -> AsyncIterator[None]:
+        shut = f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"
+        cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        for sql in (shut, cut):
+            await asyncio.to_thread(postgres.execute, sql)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+    return refusing
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from trunkline.identity.keys import make_key, make_refresh_token
 from trunkline.identity.tokens import Claims
 from trunkline.store.audit import By
 from trunkline.store.pool import Pool
-from trunkline.store.sessions import open_session
 
 SECRET = b"a-secret-of-the-tests-with-32-bytes-or-more"
 BY = By("cli:test")
@@ -110,9 +109,25 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         account_id,
         word,
     )
+    queue_id = await pool.fetchval(
+        """INSERT INTO queue (account_id, integration_id, name) SELECT $1, id, $2 FROM integration
+           WHERE account_id = $1 AND external_id = $2 RETURNING id""",
+        account_id,
+        word,
+    )
+    extension = "1001" if word != CANARY else str(uuid4())  # it is nobody's: those of another are not known
+    await pool.execute(
+        """INSERT INTO agent (account_id, integration_id, extension, name, status, status_since)
+           SELECT $1, integration_id, $2, $3, 'available', now() FROM queue WHERE id = $4""",
+        account_id,
+        extension,
+        word,
+        queue_id,
+    )
     return Belongings(
         account_id,
         {
+            "queues": queue_id,
             "calls": call_id,
             "leads": lead_id,
             "recordings": recording_id,
@@ -124,7 +139,7 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
             "conversations": conversation_id,
             "integrations": integration_id,
             "commands": command_id,
-            "agents": "1001" if word != CANARY else uuid4(),  # an extension is nobody's: those of another are not known
+            "agents": extension,
         },
     )
 
@@ -173,7 +188,15 @@ async def log_in(
 ) -> str:
     """An access token of a session that is open in the database; age_s: how long ago it was given."""
     _, digest = make_refresh_token()
-    family = await open_session(pool, account_id, BY, user_id, digest)
+    family = uuid4()
+    await pool.execute(
+        """INSERT INTO refresh_token (digest, account_id, user_id, family, expires_at)
+           VALUES ($1, $2, $3, $4, now() + interval '1 day')""",
+        digest,
+        account_id,
+        user_id,
+        family,
+    )
     now = datetime.now(UTC) - timedelta(seconds=age_s)
     return tokens.issue(secret, account_id, Claims(user_id, family, generation), now=now)
 

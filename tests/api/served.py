@@ -1,6 +1,7 @@
 """A running API seen by its client, and calls to be listed."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from trunkline.store.pool import Pool
 
 ACCOUNT = "main"
 Serve = Callable[..., Any]
+Away = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Served:

@@ -74,7 +74,7 @@ async def test_unknown_paths_and_methods_are_problems_too(shared: Served) -> Non
     response, body = await shared.raw("/api/v1/call")
     assert (response.status, json.loads(body)["code"]) == (404, "route_not_found")
     for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE", "PROPFIND"):
-        response, body = await shared.raw("/api/v1/calls", method=method)
+        response, body = await shared.raw("/api/v1/events", method=method)
         assert (response.status, json.loads(body)["code"]) == (405, "method_not_allowed")
         assert response.headers["Allow"] == "GET, HEAD"
 

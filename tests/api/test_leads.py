@@ -303,11 +303,27 @@ async def test_merged_into_another_one(api: Served, pool: Pool, account_id: UUID
         ):
             status, problem = await send(api, method, f"{LEADS}/{old['id']}{path}", body)
             assert (status, problem["code"], problem["leadId"]) == (410, "lead_merged", kept["id"])
+    assert [
+        tuple(row) for row in await pool.fetch("SELECT actor, subject, detail FROM audit ORDER BY at DESC LIMIT 1")
+    ] == [("loopback", f"lead:{kept['id']}", f"lead:{gone['id']}")]
     told = [(type_, lead_id, data.get("mergedId")) for type_, lead_id, data in await events(pool)]
     assert told[-1] == ("lead.merged", UUID(kept["id"]), gone["id"])
     for wrong in (kept["id"], gone["id"], str(uuid4())):
         status, problem = await send(api, "POST", f"{LEADS}/{kept['id']}/merge", {"leadId": wrong})
         assert (status, problem["code"]) in ((422, "bad_body"), (422, "lead_unknown"))
+
+
+async def test_what_the_old_schema_left_in_a_lead_stays(api: Served, pool: Pool, account_id: UUID) -> None:
+    lead_id = await pool.fetchval(
+        "INSERT INTO lead (account_id, phone, metadata) VALUES ($1, 'a b', '[1, {\"a\": null}]') RETURNING id",
+        account_id,
+    )
+    for method, path, body in (
+        ("PATCH", f"{LEADS}/{lead_id}", {"name": "x"}),
+        ("POST", f"{LEADS}/{lead_id}/merge", {"leadId": (await make(api, metadata={"b": 1}))["id"]}),
+    ):
+        status, found = await send(api, method, path, body)
+        assert (status, found["metadata"], found["phone"]) == (200, [1, {"a": None}], "a b")
 
 
 async def test_another_accounts_lead_is_nobodys(api: Served, pool: Pool) -> None:
@@ -319,3 +335,11 @@ async def test_another_accounts_lead_is_nobodys(api: Served, pool: Pool) -> None
     assert (await send(api, "POST", f"{LEADS}/{mine['id']}/merge", {"leadId": str(theirs)}))[0] == 422
     assert (await send(api, "GET", f"{LEADS}?phone=02070001001"))[1]["items"] == []
     assert await pool.fetchval("SELECT account_id FROM lead WHERE id = $1", theirs) == foreign
+
+
+async def test_where_files_are_taken_there_is_no_lead(api: Served) -> None:
+    for method in ("GET", "PATCH", "DELETE"):
+        response, _ = await api.raw(f"{LEADS}/import", method=method)
+        assert (response.status, response.headers["Allow"]) == (405, "POST")
+    for nobody in ("import%2Fx", "imports", "IMPORT", "x"):
+        assert (await send(api, "GET", f"{LEADS}/{nobody}"))[1]["code"] == "lead_not_found"

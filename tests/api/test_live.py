@@ -4,18 +4,24 @@ import asyncio
 import json
 from contextlib import suppress
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import aiohttp
+import asyncpg
 import pytest
 from aiohttp import WSMsgType
-from people import add_key
-from served import Serve, Served
+from people import SECRET, add_key
+from served import Away, Serve, Served
+from structlog.testing import capture_logs
 
+from trunkline.api import feed as feed_module
 from trunkline.api import live
 from trunkline.api.feed import KEPT, PAGE, Feed
-from trunkline.identity import known
-from trunkline.store.pool import Pool
+from trunkline.identity import known, tokens
+from trunkline.identity.keys import make_key
+from trunkline.identity.tokens import Claims
+from trunkline.store.events import EventLine, select_event_lines
+from trunkline.store.pool import Connection, Pool
 
 pytestmark = pytest.mark.asyncio
 
@@ -243,12 +249,12 @@ async def test_who_does_not_read_is_cut_and_nobody_waits_for_it(
     monkeypatch.setattr(live, "log", log)
     async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as quick, asyncio.timeout(30):
         seen = []
-        for _ in range(40):
+        for n in range(1, 41):
             await tell(pool, account_id, count=10, pad=100_000)
-        while len(seen) < 400:
-            told = await quick.receive_json()
-            if told["type"] == "call.ringing":
-                seen.append(told["seq"])
+            while len(seen) < 10 * n:  # it reads while it is told: with all of it at once it would be slow too
+                told = await quick.receive_json()
+                if told["type"] == "call.ringing":
+                    seen.append(told["seq"])
         assert seen == list(range(1, 401))
         await log.slow.wait()
     with suppress(ConnectionError):  # after what was on its way comes the end, whichever way it is told
@@ -324,3 +330,160 @@ async def test_a_key_that_may_not_read_events_hears_none_and_a_revoked_one_no_mo
             while (message := await socket.receive()).type is WSMsgType.TEXT:
                 pass
         assert (message.type, message.data) == (WSMsgType.CLOSE, live.CLOSE_NO_KEY)
+
+
+async def _first(api: Served, **options: Any) -> aiohttp.WSMessage:
+    """What a socket is told first: nothing but a close where it is not let in."""
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws", **options) as socket, asyncio.timeout(10):
+        return await socket.receive()
+
+
+async def test_who_cannot_be_looked_up_is_not_let_in(serve: Serve, pool: Pool, account_id: UUID, away: Away) -> None:
+    api = await serve(pool, keys=[KEY], secret=SECRET)
+    _, unscoped = await add_key(pool, account_id, ["calls:read"])
+    _, scoped = await add_key(pool, account_id, ["events:read"])
+    stranger = tokens.issue(SECRET, account_id, Claims(uuid4(), uuid4(), 0))
+    await tell(pool, account_id, count=3)
+    headers = {"X-API-Key": KEY}
+    assert seqs((await api.get("/api/v1/events?after=0&wait=5", headers=headers))[1]) == [1, 2, 3]
+    async with away():
+        for key in (make_key().text, unscoped, scoped, stranger):
+            for how in ({"protocols": (live.PROTOCOL, f"bearer.{key}")}, {"headers": {"X-API-Key": key}}):
+                message = await _first(api, **how)
+                assert (message.type, message.data) == (WSMsgType.CLOSE, 1013), key
+        assert json.loads((await _first(api, headers=headers)).data)["type"] == "hello"  # that one is in the settings
+    for key, close in ((unscoped, live.CLOSE_NO_KEY), (stranger, live.CLOSE_NO_KEY)):
+        message = await _first(api, headers={"X-API-Key": key})
+        assert (message.type, message.data) == (WSMsgType.CLOSE, close)
+    assert json.loads((await _first(api, headers={"X-API-Key": scoped})).data)["type"] == "hello"
+
+
+async def test_a_socket_outlives_a_database_that_is_away(
+    serve: Serve, pool: Pool, account_id: UUID, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("HEARTBEAT_S", 0.1), ("RECHECK_S", 0.0), ("AGAIN_S", 0.05)):
+        monkeypatch.setattr(live, name, value)
+    monkeypatch.setattr(known, "KNOWN_FOR_S", 0.0)
+    await tell(pool, account_id, count=3)
+    _, key = await add_key(pool, account_id, ["events:read"])
+    api = await serve(pool, keys=[KEY])
+    async with asyncio.timeout(30):
+        assert await _feed(api).news(-1, 10)
+        proven = await api.client.ws_connect(f"{api.url}/api/v1/ws?after=3", headers={"X-API-Key": key})
+        assert (await proven.receive_json())["type"] == "hello"
+        with capture_logs() as logs:
+            async with away():
+                url = f"{api.url}/api/v1/ws?after=0"  # which is not in memory
+                async with api.client.ws_connect(url, headers={"X-API-Key": KEY}) as leaves:
+                    for type_ in ("hello", "heartbeat"):
+                        assert (await leaves.receive_json())["type"] == type_
+                behind = await api.client.ws_connect(url, headers={"X-API-Key": KEY})
+                for type_ in ("hello", "heartbeat", "heartbeat"):
+                    assert await behind.receive_json() | {"heartbeatSeconds": 0} == {
+                        "type": type_, "seq": 0, "heartbeatSeconds": 0
+                    }  # fmt: skip
+            await tell(pool, account_id)
+            for socket, expected in ((behind, [1, 2, 3, 4]), (proven, [4])):
+                seen = []
+                while len(seen) < len(expected):
+                    told = await socket.receive_json()
+                    seen += [told["seq"]] if told["type"] == "call.ringing" else []
+                assert seen == expected
+                await socket.close()
+    # Who leaves leaves quietly: no answer is made for a connection that takes none.
+    assert not [entry for entry in logs if entry["event"].startswith(("http.", "api.socket"))]
+
+
+async def test_a_socket_is_closed_by_what_should_not_happen(
+    api: Served, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(after: int, *, fresh: bool = False) -> list[Any]:
+        raise ValueError
+
+    monkeypatch.setattr(_feed(api), "read", broken)
+    with capture_logs() as logs:
+        async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as socket, asyncio.timeout(10):
+            assert (await socket.receive_json())["type"] == "hello"
+            message = await socket.receive()
+            assert (message.type, message.data) == (WSMsgType.CLOSE, 1011)
+    assert [entry["event"] for entry in logs] == ["api.socket_failed"]
+
+
+async def test_from_now_on_is_never_from_the_first_event(
+    serve: Serve, pool: Pool, account_id: UUID, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
+    await tell(pool, account_id, count=3)
+    headers = {"X-API-Key": KEY}
+    async with away():
+        api = await serve(pool, keys=[KEY])
+        message = await _first(api, headers=headers)
+        assert (message.type, message.data) == (WSMsgType.CLOSE, 1013)
+    assert await _feed(api).news(-1, 10)
+    assert json.loads((await _first(api, headers=headers)).data)["seq"] == 3
+
+
+async def test_an_event_that_is_odd_is_told_as_it_is(api: Served, pool: Pool, account_id: UUID) -> None:
+    odd = {"call": {"rang": [1001], "from": 5}}
+    await pool.execute(_TELL, account_id, 1, "call.ringing", json.dumps(odd))
+    await tell(pool, account_id, "call.ended")
+    async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=0") as socket, asyncio.timeout(10):
+        assert [(await socket.receive_json()).get("data") for _ in range(2)] == [None, odd]
+        assert (await socket.receive_json())["type"] == "call.ended"
+    status, page = await api.get("/api/v1/events")
+    assert (status, seqs(page)) == (200, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [(ValueError("the cause"), "api.feed_failed"), (asyncpg.InterfaceError("the cause"), "api.feed_away")],
+)
+async def test_the_feed_goes_on_after_whatever_fails_and_says_why(
+    api: Served, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch, cause: Exception, said: str
+) -> None:
+    failed = asyncio.Event()
+
+    async def fails_once(connection: Connection, *arguments: Any) -> list[EventLine]:
+        if failed.is_set() or isinstance(connection, asyncpg.Pool):
+            return await select_event_lines(connection, *arguments)
+        failed.set()
+        connection.terminate()  # by whom the connection is taken away from the feed, too
+        raise cause
+
+    monkeypatch.setattr(feed_module, "_AGAIN_S", 0.05)
+    async with asyncio.timeout(15):
+        async with api.client.ws_connect(f"{api.url}/api/v1/ws") as socket:
+            assert (await socket.receive_json())["type"] == "hello"
+            with capture_logs() as logs:
+                monkeypatch.setattr(feed_module, "select_event_lines", fails_once)
+                await tell(pool, account_id)
+                assert (await socket.receive_json())["seq"] == 1
+    assert failed.is_set()
+    (entry,) = logs
+    assert entry["event"] == said
+    assert said == "api.feed_failed" or "the cause" in entry["error"]
+
+
+async def test_a_database_that_was_restored_meanwhile_is_followed_from_where_it_is(
+    api: Served, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_AGAIN_S", 0.05)
+    feed = _feed(api)
+    async with asyncio.timeout(20):
+        assert await feed.news(-1, 10)
+        await tell(pool, account_id, count=10)
+        while feed.last != 10:
+            await pool.fetchval("SELECT 1")
+        await pool.execute("DELETE FROM event WHERE seq > 4")
+        await pool.execute("UPDATE event_cursor SET last_seq = 4")
+        await pool.execute(
+            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+        )
+        while feed.last != 4:
+            await pool.fetchval("SELECT 1")
+        await tell(pool, account_id, "call.answered")
+        async with api.client.ws_connect(f"{api.url}/api/v1/ws?after=4") as socket:
+            assert (await socket.receive_json())["type"] == "hello"
+            told = await socket.receive_json()
+            assert (told["seq"], told["type"]) == (5, "call.answered")

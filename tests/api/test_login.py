@@ -1,7 +1,8 @@
 """Logging in, staying in, being locked out, and logging out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -9,16 +10,19 @@ import jwt
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, CookieJar, DummyCookieJar
-from people import SECRET, add_key, add_user, bearer, log_in
+from argon2 import PasswordHasher
+from people import BY, SECRET, add_key, add_user, bearer, log_in
 from served import Serve, Served
 from structlog.testing import capture_logs
 
 from trunkline.api import sessions
 from trunkline.api.state import TRIES_OF_ADDRESS
-from trunkline.identity import known, tokens
-from trunkline.identity.passwords import hash_password
+from trunkline.identity import known, passwords, tokens
+from trunkline.identity.keys import make_refresh_token
+from trunkline.identity.passwords import Passwords, hash_password
 from trunkline.store.pool import Pool
-from trunkline.store.users import MOST_TRIES
+from trunkline.store.sessions import close_all_sessions, close_session, open_session, rotate
+from trunkline.store.users import MOST_TRIES, update_user
 
 pytestmark = pytest.mark.asyncio
 
@@ -120,8 +124,6 @@ async def now(pool: Pool) -> Any:
 async def test_the_same_work_is_done_for_an_unknown_user(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what is verified, not by a clock: one argon2id verification with the same parameters, whoever it is."""
     verified = []
-    from trunkline.identity import passwords
-
     matches = passwords._matches
 
     def noting(hashed: str, password: str) -> bool:
@@ -161,9 +163,68 @@ async def test_a_login_that_goes_well_forgets_the_tries(browser: Browser, pool: 
     assert await pool.fetchval("SELECT failed_logins FROM app_user") == 0
 
 
-async def test_one_address_does_not_try_all_users(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trunkline.identity import passwords
+class Gate:
+    """Has every look at a password wait, and counts those that are at it."""
 
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.busy = 0
+        self._came = threading.Condition()
+        monkeypatch.setattr(passwords, "_matches", self._matches)
+
+    def _matches(self, hashed: str, password: str) -> bool:
+        with self._came:
+            self.busy += 1
+            self._came.notify_all()
+        self.open.wait(30)
+        return False
+
+    async def came(self, count: int, timeout_s: float = 10.0) -> bool:
+        def wait() -> bool:
+            with self._came:
+                return self._came.wait_for(lambda: self.busy >= count, timeout_s)
+
+        return await asyncio.to_thread(wait)
+
+
+async def test_who_waits_for_a_password_keeps_nobody_from_the_database(
+    api: Served, browser: Browser, pool: Pool, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    monkeypatch.setattr(passwords, "MOST_WAITING", 8)
+    token = bearer(await log_in(pool, account_id, await add_user(pool, account_id, "ADMIN")))
+    logins = [asyncio.create_task(browser.log_in(EMAIL, "wrong")) for _ in range(8)]
+    try:
+        assert await gate.came(2)
+        async with asyncio.timeout(8):
+            while await pool.fetchval("SELECT failed_logins FROM app_user WHERE email = $1", EMAIL) < 8:
+                pass
+            assert (await api.get("/api/v1/calls", headers=token))[0] == 200
+            status, problem, response = await browser.log_in()
+            assert (status, problem["code"], response.headers["Retry-After"]) == (503, "passwords_busy", "5")
+            body = {"email": "new@example.com", "role": "AGENT", "password": "a good password"}
+            assert (await browser.post("/api/v1/users", body, **token))[1]["code"] == "passwords_busy"
+    finally:
+        gate.open.set()
+    assert [(await login)[0] for login in logins] == [401] * 8
+    # What was not looked at is no wrong password.
+    assert await pool.fetchval("SELECT failed_logins FROM app_user WHERE email = $1", EMAIL) == 8
+
+
+async def test_who_gives_up_waiting_lets_no_third_password_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    looks = Passwords()
+    tasks = [asyncio.create_task(looks.verify(HASH, "wrong")) for _ in range(4)]
+    assert await gate.came(2)
+    for task in tasks[:2]:
+        task.cancel()
+    await asyncio.gather(*tasks[:2], return_exceptions=True)
+    assert not await gate.came(3, 0.3)
+    gate.open.set()
+    assert await asyncio.gather(*tasks[2:]) == [False, False]
+
+
+async def test_one_address_does_not_try_all_users(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "_matches", lambda hashed, password: False)  # what is counted takes no time
     for n in range(TRIES_OF_ADDRESS):
         assert (await browser.log_in(f"u{n}@example.com", "wrong"))[0] == 401
@@ -205,11 +266,62 @@ async def test_one_of_two_refreshes_at_once_is_refused(api: Served) -> None:
         assert sorted(answer[0] for answer in answers) == [200, 401]
 
 
+async def alive(pool: Pool) -> int:
+    """How many refresh tokens are good."""
+    return await pool.fetchval("SELECT count(*) FROM refresh_token WHERE revoked_at IS NULL AND rotated_at IS NULL")
+
+
+@pytest.mark.parametrize("how", ["everywhere", "logout", "password", "disabled", "reused"])
+async def test_no_session_outlives_its_end_by_a_refresh_in_the_same_moment(
+    pool: Pool, account_id: UUID, ada: UUID, how: str
+) -> None:
+    outlived = 0
+    for _ in range(40):
+        _, first = make_refresh_token()
+        _, second = make_refresh_token()
+        _, third = make_refresh_token()
+        generation = await pool.fetchval("SELECT token_generation FROM app_user WHERE id = $1", ada)
+        family = await open_session(pool, account_id, BY, ada, first, generation)
+        assert family is not None
+        assert not isinstance(await rotate(pool, account_id, BY, first, second), str)
+        match how:
+            case "everywhere":
+                end = close_all_sessions(pool, account_id, BY, ada)
+            case "logout":
+                end = close_session(pool, account_id, family)
+            case "reused":
+                end = rotate(pool, account_id, BY, first, make_refresh_token()[1])
+            case _:
+                changes = {"disabled": True} if how == "disabled" else {"password_hash": "another"}
+                end = update_user(pool, account_id, BY, ada, changes)
+        await asyncio.gather(rotate(pool, account_id, BY, second, third), end)
+        outlived += await alive(pool)
+        await pool.execute("UPDATE refresh_token SET revoked_at = now()")
+        await pool.execute("UPDATE app_user SET disabled_at = NULL")
+    assert outlived == 0
+
+
 @pytest.mark.parametrize("cookie", ["", "x", "x" * 43, "é"])
 async def test_no_refresh_token_is_made_up(api: Served, cookie: str) -> None:
     headers = {"Cookie": f"{sessions.COOKIE}={cookie}"}
     response, _ = await api.raw(sessions.REFRESH_PATH, method="POST", headers=headers)
     assert response.status == 401
+
+
+async def test_refresh_tokens_that_are_over_are_swept_out(browser: Browser, pool: Pool, account_id: UUID) -> None:
+    gone = await add_user(pool, account_id, "AGENT")  # and never comes back
+    await log_in(pool, account_id, gone)
+    await browser.log_in()
+    await browser.post(sessions.REFRESH_PATH)
+    await pool.execute(
+        """UPDATE refresh_token SET expires_at = now() - interval '1 second'
+           WHERE user_id = $1 OR rotated_at IS NOT NULL""",
+        gone,
+    )
+    assert (await browser.post(sessions.REFRESH_PATH))[0] == 200
+    assert await pool.fetchval("SELECT count(*) FROM refresh_token WHERE user_id <> $1", gone) == 2
+    await browser.log_in()
+    assert await pool.fetchval("SELECT count(*) FROM refresh_token WHERE user_id = $1", gone) == 0
 
 
 async def test_an_old_refresh_token_is_over(browser: Browser, pool: Pool) -> None:
@@ -275,6 +387,61 @@ async def test_a_new_password_ends_all_sessions(browser: Browser) -> None:
     assert (await me(browser.api, session["accessToken"]))[0] == 401
     assert (await browser.log_in())[0] == 401
     assert (await browser.log_in(EMAIL, new))[0] == 200
+
+
+class Meanwhile:
+    """Has something done by an admin once the password was looked at, before anything comes of it."""
+
+    def __init__(self, api: Served, what: str, then: Callable[[], Awaitable[Any]]) -> None:
+        self._then: Callable[[], Awaitable[Any]] | None = then
+        self._does = getattr(api.state.passwords, what)
+        setattr(api.state.passwords, what, self)
+
+    async def __call__(self, *arguments: Any) -> Any:
+        answer = await self._does(*arguments)
+        then, self._then = self._then, None
+        if then is not None:
+            await then()
+        return answer
+
+
+@pytest.mark.parametrize("change", [{"password_hash": "the admin's"}, {"disabled": True}, None])
+async def test_a_login_is_refused_where_it_came_too_late(
+    browser: Browser, pool: Pool, account_id: UUID, ada: UUID, change: Any
+) -> None:
+    def then() -> Awaitable[Any]:
+        if change is None:
+            return close_all_sessions(pool, account_id, BY, ada)
+        return update_user(pool, account_id, BY, ada, change)
+
+    Meanwhile(browser.api, "verify", then)
+    status, problem, _ = await browser.log_in()
+    assert (status, problem["code"], await alive(pool)) == (401, "login_refused", 0)
+
+
+async def test_a_rehash_does_not_bring_the_old_password_back(
+    browser: Browser, pool: Pool, account_id: UUID, ada: UUID
+) -> None:
+    weak = PasswordHasher(time_cost=1, memory_cost=1024).hash(PASSWORD)
+    await pool.execute("UPDATE app_user SET password_hash = $1", weak)
+    new = {"password_hash": "the admin's"}
+    Meanwhile(browser.api, "hash", lambda: update_user(pool, account_id, BY, ada, new))
+    assert (await browser.log_in())[0] == 401
+    assert await pool.fetchval("SELECT password_hash FROM app_user") == "the admin's"
+    await pool.execute("UPDATE app_user SET password_hash = $1", weak)
+    assert (await browser.log_in())[0] == 200  # and else it is rehashed
+    assert await pool.fetchval("SELECT password_hash FROM app_user") != weak
+
+
+async def test_one_does_not_set_a_password_over_that_of_an_admin(
+    browser: Browser, pool: Pool, account_id: UUID, ada: UUID
+) -> None:
+    token = await log_in(pool, account_id, ada)
+    new = {"password_hash": "the admin's"}
+    Meanwhile(browser.api, "verify", lambda: update_user(pool, account_id, BY, ada, new))
+    body = {"current": PASSWORD, "new": "another good password"}
+    assert (await browser.post("/api/v1/auth/password", body, **bearer(token)))[1]["code"] == "login_refused"
+    assert await pool.fetchval("SELECT password_hash FROM app_user") == "the admin's"
 
 
 async def test_who_has_a_key_has_no_session(api: Served, pool: Pool, account_id: UUID) -> None:

@@ -90,6 +90,11 @@ EXPECTED: dict[tuple[str, str], Any] = {
     ("PATCH", "/api/v1/integrations/{id}"): ("integrations:write", {A}),
     ("DELETE", "/api/v1/integrations/{id}"): ("integrations:write", {A}),
     ("POST", "/api/v1/integrations/{id}/test"): ("integrations:write", {A}),
+    ("GET", "/api/v1/queues"): ("queues:read", ALL),
+    ("GET", "/api/v1/queues/{nameOrId}"): ("queues:read", ALL),
+    ("GET", "/api/v1/agents"): ("agents:read", ALL),
+    ("GET", "/api/v1/agents/{extension}"): ("agents:read", ALL),
+    ("GET", "/api/v1/analytics/queues"): ("analytics:read", {A, S, V}),
     ("GET", "/api/v1/events"): ("events:read", ALL),
     ("GET", "/api/v1/ws"): OPEN,  # its handler asks; tests/api/test_live.py
     ("POST", "/api/v1/auth/login"): OPEN,

@@ -51,7 +51,8 @@ def tap(pbx: Asterisk) -> Iterator[Tap]:
 @pytest.fixture(scope="session")
 def shared_stage(pbx: Asterisk, tap: Tap, rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     stage = Stage(pbx, tap, rows)
-    with running_daemon(pbx, rows.url, tmp_path_factory.mktemp("daemon")):
+    with running_daemon(pbx, rows.url, tmp_path_factory.mktemp("daemon")) as daemon:
+        stage.api = daemon.base
         yield stage
     stage.close()
 

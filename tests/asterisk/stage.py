@@ -169,6 +169,7 @@ class Stage:
         self.pbx, self.tap, self.rows = pbx, tap, rows
         self._phones: dict[str, Phone] = {}
         self.caller, self.mark = "", 0
+        self.api = ""  # the daemon's URL
 
     def begin(self) -> None:
         """A new test: a caller nobody has been before."""

@@ -112,3 +112,23 @@ def test_without_a_database_it_says_so(tmp_path: Path) -> None:
     ran = admin(settings_file(tmp_path, "postgresql://u:canary@127.0.0.1:1/d"), "list-keys")
     assert ran.returncode == 1
     assert "check that PostgreSQL runs" in ran.stderr
+
+
+def test_whoever_is_meant_is_found_among_more_than_a_list_shows(settings: str, database_url: str) -> None:
+    ran = admin(settings, "create-key", "crm", "--scopes", "calls:read")
+    rows(
+        database_url,
+        """WITH users AS (
+               INSERT INTO app_user (account_id, email, role)
+               SELECT id, 'u' || lpad(n::text, 4, '0') || '@example.com', 'agent'
+               FROM account, generate_series(0, 1000) AS n
+           )
+           INSERT INTO api_key (account_id, name, prefix, digest, scopes)
+           SELECT id, 'more', 'tl_' || n, sha256(n::text::bytea), '{calls:read}'
+           FROM account, generate_series(1, 1000) AS n
+           RETURNING 1""",
+    )
+    assert admin(settings, "set-password", "u1000@example.com", typed="a canary word\n").returncode == 0
+    assert admin(settings, "revoke-key", ran.stdout.strip()[:9]).returncode == 0
+    [row] = rows(database_url, "SELECT revoked_at FROM api_key WHERE name = 'crm'")
+    assert row["revoked_at"] is not None

@@ -83,6 +83,14 @@ LIVED_IN = (
     """INSERT INTO webhook_delivery (account_id, webhook_id, event_seq, message_id, type, once, state, attempts, tries)
        SELECT account_id, id, n, 'evt_' || n, 'call.ended', 'hangup ' || n, 'failed', 10, '[{"statusCode": 500}]'
        FROM webhook, generate_series(1, 3) AS n""",
+    "UPDATE call SET queue_visits = '[{\"queue\": \"support\"}]' WHERE id::text < '8'",
+    "INSERT INTO pbx_state (account_id, integration_id, connected) SELECT account_id, id, true FROM integration",
+    """INSERT INTO queue (account_id, integration_id, name, waiting)
+       SELECT account_id, id, 'support', '[{"position": 1}]' FROM integration""",
+    """INSERT INTO queue_member (account_id, queue_id, interface, extension)
+       SELECT account_id, id, 'PJSIP/1001', '1001' FROM queue""",
+    """INSERT INTO agent (account_id, integration_id, extension, status, status_since)
+       SELECT account_id, id, '1001', 'on_hold', now() FROM integration""",
     "UPDATE lead SET phone_e164 = '+4930123456' WHERE id::text < '3'",
     "UPDATE integration SET status = 'disabled' WHERE id::text < '8'",
     """INSERT INTO app_user (account_id, email, role, password_hash, failed_logins, locked_until, token_generation,

@@ -64,6 +64,12 @@ ROWS = {
     " WHERE account_id = $1",
     "lead_alias": "(account_id, lead_id, folded_id) SELECT $1, id, gen_random_uuid() FROM lead WHERE account_id = $1",
     "call_note": "(account_id, call_id) SELECT $1, id FROM call WHERE account_id = $1",
+    "pbx_state": "(account_id, integration_id) SELECT $1, id FROM integration WHERE account_id = $1",
+    "queue": "(account_id, integration_id, name) SELECT $1, id, 'a' FROM integration WHERE account_id = $1",
+    "queue_member": "(account_id, queue_id, interface, extension) SELECT $1, id, 'a', '1' FROM queue"
+    " WHERE account_id = $1",
+    "agent": "(account_id, integration_id, extension, status, status_since) SELECT $1, id, '1', 'available', now()"
+    " FROM integration WHERE account_id = $1",
     "refresh_token": "(account_id, digest, user_id, family, expires_at)"
     " SELECT $1, sha256(id::text::bytea), id, gen_random_uuid(), now() FROM app_user WHERE account_id = $1",
 }

@@ -16,10 +16,13 @@ from trunkline.calls.record import (
     EndedBy,
     EndReason,
     Hold,
+    Leg,
     LegEnd,
     Parking,
     PausedSpan,
     Quality,
+    QueueOutcome,
+    QueueVisit,
     RecordingKind,
     RecordingRef,
     Role,
@@ -68,6 +71,10 @@ def everything() -> CallRecord:
         digits="12#",
         diverted_from="442070001009",
         forwarded_from="1003",
+        queue_visits=[
+            QueueVisit(queue="support", joined_at=START, left_at=later, outcome=QueueOutcome.ABANDONED, position=2),
+            QueueVisit(queue="sales", joined_at=later),
+        ],
         recordings=[
             RecordingRef(
                 path="/r/a.wav",
@@ -142,6 +149,35 @@ async def test_updates_of_one_call_in_one_batch_are_one_row_and_all_their_events
     assert (result.written, result.events) == (1, 3)
     assert await events(pool) == [(1, "call.ringing", A), (2, "call.answered", A), (3, "call.ended", A)]
     assert (await stored(pool)).revision == 3
+
+
+@pytest.mark.asyncio
+async def test_who_rings_no_more_is_told_with_the_reason(writer: CallWriter, pool: Pool) -> None:
+    def phone(number: str, channel: str, **fields: object) -> Leg:
+        return leg(channel, endpoint=f"PJSIP/{number}", party=number, role=Role.AGENT, **fields)
+
+    over = {"ended_at": START + timedelta(seconds=9)}
+    legs = [
+        leg(A),
+        phone("1001", A + "1", end_reason=LegEnd.RING_TIMEOUT, **over),
+        phone("1002", A + "2", end_reason=LegEnd.DECLINED, **over),
+        phone("1002", A + "3"),  # it is offered the call once more
+        phone("1003", A + "4", answered_at=START, end_reason=LegEnd.HANGUP, **over),
+        phone("1004", A + "5", end_reason=LegEnd.UNAVAILABLE, **over),  # it never rang
+    ]
+    update = ringing(legs=legs, rang=["1001", "1002", "1003"])
+    await writer.write([CallUpdate(update.record, ("call.ringing",))])
+    later = msgspec.structs.replace(update.record, revision=2)
+    await writer.write([CallUpdate(later, ("call.queued", "call.ring_cleared"))])
+    rows = await pool.fetch("SELECT type, data FROM event ORDER BY seq")
+    told = [(row["type"], msgspec.json.decode(row["data"])) for row in rows]
+    assert [kind for kind, _ in told] == ["call.ringing", "call.queued", "call.ring_cleared"]
+    assert "cleared" not in told[0][1]
+    assert told[2][1]["call"]["ringing"] == ["1002"]
+    assert told[2][1]["cleared"] == [
+        {"extension": "1001", "reason": "RING_TIMEOUT"},
+        {"extension": "1003", "reason": "ANSWERED"},
+    ]
 
 
 @pytest.mark.asyncio

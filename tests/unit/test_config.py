@@ -44,6 +44,28 @@ def test_where_a_login_is_required_it_may_listen_anywhere() -> None:
     assert config.check(_with(http={"host": "0.0.0.0"}, auth={"required": True})).http.host == "0.0.0.0"
 
 
+@pytest.mark.parametrize(
+    ("account", "pbxs", "expected"),
+    [
+        (None, [None], None),
+        (None, ["GB"], "GB"),
+        (None, ["GB", "GB"], "GB"),
+        (None, ["GB", "DE"], None),
+        (None, ["GB", None], None),
+        ("FR", ["GB", "DE"], "FR"),
+    ],
+)
+def test_numbers_are_of_the_accounts_country_or_that_of_all_its_pbxs(
+    account: str | None, pbxs: list[str | None], expected: str | None
+) -> None:
+    hosts = [{"host": f"127.0.0.{n}", "secret": "s3cret", "region": region} for n, region in enumerate(pbxs, 1)]
+    for host in hosts:
+        if host["region"] is None:
+            del host["region"]
+    settings = config.check(_with(pbx=hosts, account={} if account is None else {"region": account}))
+    assert settings.region == expected
+
+
 def test_nothing_can_be_commanded_by_default() -> None:
     settings = config.check(GOOD)
     assert settings.pbx[0].control_secret is None
@@ -139,6 +161,7 @@ REFUSALS = [
     (_pbx(trunks=[]), "pbx[1].trunks: [] is not allowed here; allowed: a list of endpoint patterns"),
     (_pbx(trunks="PJSIP/*"), "pbx[1].trunks: 'PJSIP/*' is not allowed here; allowed: a list of endpoint patterns"),
     (_pbx(region="gb"), "pbx[1].region: 'gb' is no country; did you mean GB? allowed: an ISO 3166 country code"),
+    (_with(account={"region": "de"}), "account.region: 'de' is no country; did you mean DE? allowed"),
     (_pbx(region="XX"), "pbx[1].region: 'XX' is no country; allowed: an ISO 3166 country code"),
     (_pbx(enabled="yes"), "pbx[1].enabled: 'yes' is not allowed here; allowed: true or false"),
     (_with(pbx=GOOD["pbx"] * 2), "pbx[2].host: is the same PBX as pbx[1]; allowed: each PBX once"),

@@ -94,6 +94,35 @@ def test_what_happened_is_told_in_order_and_once(pbx: Pbx):
     assert pbx.tracker.live == pbx.tracker.channels == 0
 
 
+def test_a_phone_that_rings_no_more_is_told_while_the_call_goes_on(pbx: Pbx):
+    a = pbx.inbound()
+    pbx.dial(a, "p-1.1", "PJSIP/1001-1", "1001", "1001")
+    pbx.dial(a, "p-1.2", "PJSIP/1002-1", "1002", "1002")
+    pbx.tracker.take()
+    pbx.say("DialEnd", pbx.channels[a], pbx.dest("p-1.1"), DialStatus="NOANSWER")
+    assert [u.happened for u in pbx.tracker.take()] == [()]
+    pbx.hangup("p-1.1", "0")
+    assert [u.happened for u in pbx.tracker.take()] == [("call.ring_cleared",)]
+    pbx.up("p-1.2")  # it has the call, though nobody is bridged with anybody yet
+    assert [u.happened for u in pbx.tracker.take()] == [("call.ring_cleared",)]
+    pbx.answer(a, "p-1.2")
+    assert [u.happened for u in pbx.tracker.take()] == [("call.answered",)]
+    pbx.dial(a, "p-1.3", "PJSIP/1003-1", "1003", "1003")
+    pbx.tracker.take()
+    pbx.say("DialEnd", pbx.channels[a], pbx.dest("p-1.3"), DialStatus="ANSWER")  # whose Newstate was lost
+    assert [u.happened for u in pbx.tracker.take()] == [("call.ring_cleared",)]
+
+
+def test_a_phone_that_rang_before_a_restart_of_ours_is_cleared(pbx: Pbx):
+    a = pbx.inbound()
+    pbx.dial(a, "p-1.1", "PJSIP/1001-1", "1001", "1001")
+    after = Tracker("p")
+    after.adopt([only(pbx.tracker.take())])
+    after.resync(Snapshot(pbx.at, {a: pbx.channels[a]}, {}, [], [], {}))
+    (update,) = after.take()
+    assert update.happened == ("call.ring_cleared",)
+
+
 def test_uniqueids_of_any_form_and_reused_names(pbx: Pbx):
     pbx.new("any string, really", "PJSIP/trunk-00000001", "1555", "2000")
     pbx.hangup("any string, really", by_party=True)

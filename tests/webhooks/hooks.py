@@ -15,6 +15,7 @@ from trunkline.calls.record import CallRecord, CallUpdate, Direction, Status
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.message import new_secret
 from trunkline.crm.webhooks.service import Sending, WebhookService
+from trunkline.store.audit import By
 from trunkline.store.pool import Pool
 from trunkline.store.webhooks import insert_webhook
 from trunkline.store.writer import CallWriter
@@ -47,7 +48,9 @@ class House:
     async def webhook(self, url: str, *event_types: str, profile: str = "STANDARD") -> tuple[UUID, str]:
         """A webhook of the account, as the route adds it: its id and its secret."""
         secret = new_secret()
-        webhook = await insert_webhook(self.pool, self.account_id, url, "", profile, event_types, secret)
+        webhook = await insert_webhook(
+            self.pool, self.account_id, By("cli:test"), url, "", profile, event_types, secret
+        )
         assert webhook is not None
         return webhook.id, secret
 

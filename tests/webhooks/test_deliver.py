@@ -6,6 +6,7 @@ from receiver import Receiver, answer
 from standardwebhooks import WebhookVerificationError
 
 from trunkline.crm.webhooks.schedule import WAITS_S
+from trunkline.store.audit import By
 from trunkline.store.events import select_events
 from trunkline.store.webhooks import rotate_secret
 
@@ -50,7 +51,7 @@ async def test_another_secret_or_a_changed_body_does_not_verify(house: House, re
 async def test_during_a_rotation_both_secrets_sign(house: House, receiver: Receiver) -> None:
     webhook_id, old = await house.webhook(receiver.url)
     new = "whsec_" + "TmV3IHNlY3JldCBvZiB0aGUgdGVzdCwgMzIgYnl0ZXM="
-    assert await rotate_secret(house.pool, house.account_id, webhook_id, new)
+    assert await rotate_secret(house.pool, house.account_id, By("cli:test"), webhook_id, new)
     async with house.running():
         await house.call()
         got = await receiver.got(3)

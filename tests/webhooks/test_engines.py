@@ -6,6 +6,7 @@ import signal
 import sys
 from collections import Counter
 from contextlib import suppress
+from uuid import UUID
 
 import pytest
 from hooks import House
@@ -265,3 +266,26 @@ async def test_no_log_line_tells_a_secret_or_a_path(house: House, receiver: Rece
     for hidden in (secret, second, secret[6:20], "very-secret", "10.9.8.7", "whsec_"):
         assert hidden not in said
     assert str(third) in said
+
+
+async def test_what_is_still_to_be_delivered_is_not_purged(house: House, account_id: UUID) -> None:
+    webhook_id = await house.pool.fetchval(
+        "INSERT INTO webhook (account_id, url, secret) VALUES ($1, 'https://192.0.2.1/', 'x') RETURNING id", account_id
+    )
+    await house.pool.executemany(
+        """INSERT INTO webhook_delivery (account_id, webhook_id, event_seq, message_id, type, state, created_at)
+           VALUES ($1, $2, $3, gen_random_uuid()::text, 'call.ended', $4, now() - interval '26 hours')""",
+        [(account_id, webhook_id, n, state) for n, state in enumerate(("pending", "delivered", "failed"), 1)],
+    )
+    await house.service(keep_days=1)._purge()
+    assert [row["state"] for row in await house.pool.fetch("SELECT state FROM webhook_delivery")] == ["pending"]
+
+
+async def test_the_log_of_jobs_is_purged_where_nothing_is_recorded(house: House) -> None:
+    await house.pool.execute(
+        """INSERT INTO jobs.pgqueuer_log (created, job_id, status, priority, entrypoint)
+           SELECT now() - days * interval '1 day', days, 'successful', 0, 'webhooks'
+           FROM unnest('{1,31}'::int[]) AS days"""
+    )
+    await house.service(keep_days=30)._purge()
+    assert await house.pool.fetchval("SELECT array_agg(job_id) FROM jobs.pgqueuer_log") == [1]

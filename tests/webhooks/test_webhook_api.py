@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from hooks import House
+from people import add_key, bearer
 from receiver import Receiver, answer, hang
 from served import Serve, Served
 
@@ -303,3 +304,42 @@ async def test_a_new_url_closes_the_circuit(api: Served, house: House, receiver:
     assert (await ask(api, "PATCH", path, {"description": "x"}))[1]["failures"] == 7
     _, changed = await ask(api, "PATCH", path, {"url": (await house.receiver()).url})
     assert (changed["failures"], changed["failingSince"], changed["openUntil"]) == (0, None, None)
+
+
+async def test_who_may_not_read_events_has_none_sent_anywhere(
+    serve: Serve, house: House, receiver: Receiver, account_id: UUID
+) -> None:
+    api = await serve(keys=["a-key-of-the-settings"])
+    _, deaf = await add_key(house.pool, account_id, ["webhooks:write", "webhooks:read"])
+    _, hears = await add_key(house.pool, account_id, ["webhooks:write", "events:read"])
+    path, body = "/api/v1/webhooks", {"url": receiver.url}
+    response, text = await api.raw(path, method="POST", json=body, headers=bearer(deaf))
+    assert (response.status, json.loads(text)["scope"]) == (403, "events:read")
+    response, text = await api.raw(path, method="POST", json=body, headers=bearer(hears))
+    assert response.status == 201
+    one = f"{path}/{json.loads(text)['webhook']['id']}"
+    for key, status in ((deaf, 403), (hears, 200)):
+        response, _ = await api.raw(one, method="PATCH", json=body, headers=bearer(key))
+        assert response.status == status
+
+
+async def test_the_audit_says_who_had_what_sent_where(
+    serve: Serve, house: House, receiver: Receiver, account_id: UUID
+) -> None:
+    api = await serve(keys=["a-key-of-the-settings"])
+    path, headers = "/api/v1/webhooks", bearer("a-key-of-the-settings")
+    url = receiver.url + "canary"  # paths of receivers are often secret
+    _, text = await api.raw(path, method="POST", json={"url": url}, headers=headers)
+    one = f"{path}/{json.loads(text)['webhook']['id']}"
+    await api.raw(one, method="PATCH", json={"url": url + "2", "eventTypes": ["call.ended"]}, headers=headers)
+    await api.raw(f"{one}/secret", method="POST", headers=headers)
+    await api.raw(one, method="DELETE", headers=headers)
+    rows = await house.pool.fetch("SELECT actor, action, subject, address, detail FROM audit ORDER BY at")
+    assert [(row["action"], row["detail"]) for row in rows] == [
+        ("webhook.created", "to 127.0.0.1"),
+        ("webhook.changed", "to 127.0.0.1, event_types=call.ended"),
+        ("webhook.secret_rotated", None),
+        ("webhook.deleted", None),
+    ]
+    assert {row["subject"] for row in rows} == {f"webhook:{one.rpartition('/')[2]}"}
+    assert {(row["actor"].partition(":")[0], row["address"]) for row in rows} == {("key", "127.0.0.1")}

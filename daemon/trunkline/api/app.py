@@ -79,7 +79,8 @@ def create_app(
     app.cleanup_ctx.append(_following)
     app.cleanup_ctx.append(_purging)
     app.on_shutdown.append(_stop)
-    app.add_routes([route.served() for route in ROUTES])
+    paths = {route.path for route in ROUTES}
+    app.add_routes([route.served(paths) for route in ROUTES])
     return app
 
 

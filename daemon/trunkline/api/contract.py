@@ -5,8 +5,9 @@ was declared, read and checked. So `/api/openapi.json` cannot drift from what is
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args, get_type_hints
 
 import msgspec
@@ -144,10 +145,15 @@ class Route:
             return self.scope
         return f"{self.tag}:{'read' if self.method == 'GET' else 'write'}"
 
-    def served(self) -> web.RouteDef:
-        """What aiohttp's router takes; GET is HEAD too."""
-        serve = _Server(self).serve
-        return web.get(self.path, serve) if self.method == "GET" else web.route(self.method, self.path, serve)
+    def served(self, paths: Iterable[str] = ()) -> web.RouteDef:
+        """What aiohttp's router takes; GET is HEAD too. paths: all there are: where one of them is, there is no id."""
+        serve, path = _Server(self).serve, self.path
+        above, _, last = path.rpartition("/")
+        beside = (other.rpartition("/") for other in paths if "{" not in other)
+        words = sorted(word for folder, _, word in beside if folder == above)
+        if last.startswith("{") and words:
+            path = f"{above}/{last[:-1]}:(?!(?:{'|'.join(map(re.escape, words))})$)[^/]+}}"
+        return web.get(path, serve) if self.method == "GET" else web.route(self.method, path, serve)
 
 
 class _Server:
@@ -163,7 +169,7 @@ class _Server:
         """Answer a request of somebody who was let in."""
         route = self._route
         if self._needs is not None:
-            _check_scope(request, self._needs)
+            check_scope(request, self._needs)
         request[QUERY] = read_query(request, self._several)
         if route.sparse and "fields" in request[QUERY]:
             request[FIELDS] = read_fields(request[QUERY]["fields"], self._fields)
@@ -194,7 +200,7 @@ def resource_of(answer: Any) -> Any:
     return get_args(hints["items"])[0] if "items" in hints else answer
 
 
-def _check_scope(request: web.Request, needed: str) -> None:
+def check_scope(request: web.Request, needed: str) -> None:
     """Raise Problem where the caller may not do what takes this scope."""
     caller = request.get(CALLER)
     if caller is None:  # another method of the path is open
@@ -217,7 +223,11 @@ async def _read_body(request: web.Request, type_: Any) -> Any:
         if _NUL.search(body):
             where = _with_nul(msgspec.json.decode(body), "$")
             raise Problem("bad_body", f"The character U+0000 is in no text that is taken here - at `{where}`.")
-        return msgspec.json.decode(body, type=type_)
+        decoded = msgspec.json.decode(body, type=type_)
+        _check_times(decoded)
+        return decoded
+    except OverflowError as error:
+        raise Problem("bad_body", "The body is not what this route takes: a time is none in UTC.") from error
     except msgspec.ValidationError as error:
         raise Problem("bad_body", f"The body is not what this route takes: {error}.") from error
     except (msgspec.DecodeError, RecursionError) as error:
@@ -238,3 +248,19 @@ def _with_nul(value: Any, path: str) -> str | None:
         case _:
             return None
     return next((found for where, item in inside if (found := _with_nul(item, where))), None)
+
+
+def _check_times(value: object) -> None:
+    """Raise OverflowError where an offset leads out of the years there are: the database would be asked in vain."""
+    match value:
+        case datetime():
+            value.astimezone(UTC)
+        case msgspec.Struct():
+            for name in value.__struct_fields__:
+                _check_times(getattr(value, name))
+        case list() | tuple() | set():
+            for one in value:
+                _check_times(one)
+        case dict():
+            for one in value.values():
+                _check_times(one)

@@ -117,13 +117,12 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
     elif route.takes is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {route.takes: {"schema": _READ_BY_ITSELF.get(route.takes, _TEXT)}},
+            "content": {route.takes: _READ_BY_ITSELF.get(route.takes, {})},
         }
     return operation
 
 
-_TEXT: Final = {"type": "string"}
-_READ_BY_ITSELF: Final = {"multipart/form-data": FORM}
+_READ_BY_ITSELF: Final = {"multipart/form-data": {"schema": FORM}}
 
 
 def _header_parameters(route: Route) -> list[dict[str, Any]]:
@@ -171,6 +170,9 @@ def _content(route: Route, answer: Answer, of: dict[str, Any]) -> dict[str, Any]
     return {}
 
 
+_IDS: Final = frozenset({"id", "deliveryId"})
+
+
 def _sparse(answer: Answer, whole: dict[str, Any], of: dict[str, Any]) -> dict[str, Any]:
     """What `fields` makes of an answer."""
     resource = resource_of(answer.type)
@@ -184,8 +186,10 @@ def _sparse(answer: Answer, whole: dict[str, Any], of: dict[str, Any]) -> dict[s
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     id_, extension = {"type": "string", "format": "uuid"}, {"type": "string", "pattern": "^[0-9]{2,6}$"}
+    schemas = {**dict.fromkeys(_IDS, id_), "ext": extension}
     return [
-        {"name": name, "in": "path", "required": True, "schema": extension if name == "ext" else id_} for name in names
+        {"name": name, "in": "path", "required": True, "schema": schemas.get(name, {"type": "string"})}
+        for name in names
     ]
 
 

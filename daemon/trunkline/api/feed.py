@@ -10,12 +10,13 @@ from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 import structlog
 
 from trunkline.api.problem import Problem
 from trunkline.store.events import CHANNEL, EventLine, select_event_lines, select_last_seq
 from trunkline.store.faults import of_the_server, summary
-from trunkline.store.pool import Connection, Pool
+from trunkline.store.pool import Connection, Pool, raise_if_cancelled
 
 KEPT: Final = 5_000  # events in memory, at least; twice as many at most
 PAGE: Final = 500  # events of one read
@@ -49,7 +50,7 @@ class Feed:
         self.reads = 0  # of pages, by the feed itself
 
     async def run(self) -> None:
-        """Until it is stopped; a database that is away is waited for."""
+        """Until it is stopped; a database that is away is waited for, and whatever else fails is tried again."""
         said = False
         while not self.stopping:  # a connection that breaks may take a cancellation's place
             try:
@@ -57,9 +58,10 @@ class Feed:
             except Problem:
                 pass  # the account is not there yet
             except Exception as error:
+                raise_if_cancelled()
                 if not of_the_server(error):
-                    raise
-                if not said:
+                    log.exception("api.feed_failed")
+                elif not said:
                     log.warning("api.feed_away", error=summary(error))
                 said = True
             else:
@@ -88,6 +90,7 @@ class Feed:
                 await connection.add_listener(CHANNEL, told)
                 for channel in self._also:
                     await connection.add_listener(channel, told_others)
+                await self._begin(connection, account_id)
                 while not (lost.is_set() or self.stopping):
                     self._look.clear()
                     await self._catch_up(connection, account_id)
@@ -95,13 +98,23 @@ class Feed:
                         async with asyncio.timeout(POLL_S):
                             await self._look.wait()
             finally:
-                if not lost.is_set():
-                    connection.terminate()  # to give it back it would have to be asked, and it may never answer
+                # To give it back it would have to be asked, and it may never answer. One that is broken is not ours any
+                # more, and saying so must not hide why it broke.
+                with suppress(asyncpg.InterfaceError):
+                    connection.terminate()
+
+    async def _begin(self, connection: Connection, account_id: UUID) -> None:
+        """Begin at the newest event, or go on; but with a shorter sequence, of a database that was restored, anew."""
+        newest = await select_last_seq(connection, account_id)
+        if self.last is None or newest < self.last:
+            if self.last is not None:
+                log.warning("api.feed_restored", last=self.last, newest=newest)
+            self._kept.clear()
+            self.last = newest
+            self._tell()
 
     async def _catch_up(self, connection: Connection, account_id: UUID) -> None:
-        if self.last is None:
-            self.last = await select_last_seq(connection, account_id)
-            self._tell()
+        assert self.last is not None  # noqa: S101  # it has begun
         while True:
             lines = await select_event_lines(connection, account_id, self.last, PAGE)
             self.reads += 1

@@ -14,9 +14,11 @@ from trunkline.api.listing import Narrowed, list_page
 from trunkline.api.parameters import LONGEST_NUMBER, read_id, shortened
 from trunkline.api.problem import Problem, bad_parameter
 from trunkline.api.representation import version_of
+from trunkline.api.sessions import by
 from trunkline.api.state import STATE, json_response
 from trunkline.calls.numbers import e164_as_typed
 from trunkline.calls.record import encode
+from trunkline.store.audit import insert_audit
 from trunkline.store.events import NewEvent
 from trunkline.store.leads import (
     BY_EMAIL,
@@ -176,6 +178,7 @@ async def remove_lead(request: web.Request) -> web.Response:
     lead = await _locked(connection, account_id, lead_id)
     check_version(request, version(lead))
     await delete_lead(connection, account_id, lead.id)
+    await insert_audit(connection, account_id, by(request), "lead.deleted", f"lead:{lead.id}")
     tell(request, told("lead.deleted", lead))
     return web.Response(status=204)
 
@@ -193,6 +196,7 @@ async def merge_lead(request: web.Request) -> web.Response:
     if folded is None:
         raise Problem("lead_unknown", "leadId: no lead has this id, or it was merged already.")
     lead = await merge_leads(connection, account_id, into, folded)
+    await insert_audit(connection, account_id, by(request), "lead.merged", f"lead:{lead.id}", f"lead:{folded.id}")
     tell(request, told("lead.merged", lead, mergedId=str(folded.id)))
     return json_response(request, encode(lead), version=version(lead))
 

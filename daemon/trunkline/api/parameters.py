@@ -84,8 +84,8 @@ def calls_query(found: dict[str, list[str]]) -> CallsQuery:
         from_=_number("from", found),
         to=_number("to", found),
         number=_number("number", found),
-        since=_time("since", found),
-        until=_time("until", found),
+        since=read_time("since", found),
+        until=read_time("until", found),
     )
     if narrow.number is not None and (narrow.from_ is not None or narrow.to is not None):
         raise bad_parameter("number", "is either side of the call; give it alone, or from and to.")
@@ -127,7 +127,7 @@ def events_query(found: dict[str, list[str]]) -> EventsQuery:
 
 def limit_of(found: dict[str, list[str]]) -> int:
     """How many items to a page. Raises Problem."""
-    return _integer("limit", found, 1, MAX_LIMIT) or DEFAULT_LIMIT
+    return read_limit(found, DEFAULT_LIMIT, MAX_LIMIT)
 
 
 def pretty(request: web.Request) -> bool:
@@ -172,7 +172,8 @@ def _number(name: str, found: dict[str, list[str]]) -> str | None:
     return value
 
 
-def _time(name: str, found: dict[str, list[str]]) -> datetime | None:
+def read_time(name: str, found: dict[str, list[str]]) -> datetime | None:
+    """A moment, aware UTC; None where it is not given. Raises Problem."""
     if name not in found:
         return None
     value = found[name][0]
@@ -196,6 +197,12 @@ def read_limit(found: dict[str, list[str]], default: int, most: int) -> int:
     return _integer("limit", found, 1, most) or default
 
 
+def read_seconds(name: str, found: dict[str, list[str]], default: int, most: int) -> int:
+    """A number of seconds. Raises Problem."""
+    seconds = _integer(name, found, 0, most)
+    return default if seconds is None else seconds
+
+
 def _integer(name: str, found: dict[str, list[str]], least: int, most: int) -> int | None:
     if name not in found:
         return None
@@ -205,9 +212,9 @@ def _integer(name: str, found: dict[str, list[str]], least: int, most: int) -> i
     return int(value)
 
 
-def read_id(request: web.Request) -> UUID | None:
+def read_id(request: web.Request, name: str = "id") -> UUID | None:
     """The path's id; None where it is none as we write them: UUID() also reads braces, urn:uuid: and no hyphens."""
-    text = request.match_info["id"]
+    text = request.match_info[name]
     try:
         found = UUID(text)
     except ValueError:

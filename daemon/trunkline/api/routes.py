@@ -15,6 +15,7 @@ from trunkline.api.integration_routes import INTEGRATIONS
 from trunkline.api.lead_routes import LEAD_ROUTES
 from trunkline.api.media_routes import MEDIA_FILES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
+from trunkline.api.queue_routes import QUEUE_ROUTES
 from trunkline.api.webhook_routes import WEBHOOKS
 from trunkline.calls.record import Direction, Status
 from trunkline.store.queries import MAX_LIMIT
@@ -203,6 +204,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *MEDIA_FILES,
     *INBOX,
     *INTEGRATIONS,
+    *QUEUE_ROUTES,
     Route(
         method="GET",
         path="/api/v1/events",

@@ -1,6 +1,8 @@
 """`/api/v1/auth`: logging in and out, refreshing, one's own password."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
 
@@ -38,7 +40,9 @@ async def login(request: web.Request) -> web.Response:
     account_id, email = await state.account_id(), asked.email.strip().lower()
     user_id, generation = await _authenticate(request, state, account_id, email, asked.password)
     token, digest = make_refresh_token()
-    family = await open_session(state.pool, account_id, by(request, user_id), user_id, digest)
+    family = await open_session(state.pool, account_id, by(request, user_id), user_id, digest, generation)
+    if family is None:  # the password was right, and is another one by now
+        raise _login_refused()
     return await _session(request, state, Claims(user_id, family, generation), token)
 
 
@@ -98,10 +102,13 @@ async def change_password(request: web.Request) -> web.Response:
     user = await select_user(state.pool, account_id, user_id)
     if user is None:
         raise _login_refused()
-    await _authenticate(request, state, account_id, user.email.lower(), asked.current)
-    hashed = await state.passwords.hash(asked.new)
-    await update_user(state.pool, account_id, by(request), user_id, {"password_hash": hashed})
+    _, generation = await _authenticate(request, state, account_id, user.email.lower(), asked.current)
+    with place(state):
+        changes = {"password_hash": await state.passwords.hash(asked.new)}
+    changed = await update_user(state.pool, account_id, by(request), user_id, changes, generation=generation)
     state.known.forget()
+    if isinstance(changed, str):  # an admin was quicker
+        raise _login_refused()
     return _without_cookie(request)
 
 
@@ -115,10 +122,30 @@ def by(request: web.Request, user_id: UUID | None = None) -> By:
     return By(actor, request.remote, request[REQUEST_ID], user_id)
 
 
+@contextmanager
+def place(state: State) -> Iterator[None]:
+    """A place in the line before the passwords. Raises Problem where it is full."""
+    if not state.passwords.enter():
+        raise Problem(
+            "passwords_busy",
+            "More passwords wait to be looked at than this server does in good time. Try again.",
+            headers={"Retry-After": "5"},
+        )
+    try:
+        yield
+    finally:
+        state.passwords.leave()
+
+
 async def _authenticate(
     request: web.Request, state: State, account_id: UUID, email: str, password: str
 ) -> tuple[UUID, int]:
     """The user of this email and password, and the generation of his tokens. Raises Problem."""
+    with place(state):  # before the try is counted
+        return await _look_at(request, state, account_id, email, password)
+
+
+async def _look_at(request: web.Request, state: State, account_id: UUID, email: str, password: str) -> tuple[UUID, int]:
     address = request.remote or ""
     locked_s = state.tries_of_address.begin(address)
     found = None
@@ -138,7 +165,7 @@ async def _authenticate(
         log.info("login.refused", request_id=request[REQUEST_ID], known=found is not None)
         raise _login_refused()
     rehashed = await state.passwords.hash(password) if needs_rehash(known) else None
-    await end_login(state.pool, account_id, found.id, rehashed)
+    await end_login(state.pool, account_id, found.id, known, rehashed)
     state.tries_of_address.went_well(address)
     return found.id, found.token_generation
 

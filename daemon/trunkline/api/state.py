@@ -57,7 +57,9 @@ class Access(NamedTuple):
     keys: Sequence[str] = ()  # each may do everything
     required: bool = False  # nobody is let in without a key or a login, also where `keys` is empty
     secret: bytes | None = None  # signs access tokens; None: one of the database's own
-    origins: Sequence[str] = ()  # of other sites whose pages may ask, open WebSockets and refresh a session
+    origins: Sequence[
+        str
+    ] = ()  # of other sites whose pages may ask and open WebSockets; no cookie goes with what they ask
     rate_limit: float = 0.0  # requests a second of each caller; 0: no limit
 
 
@@ -128,7 +130,6 @@ class State:
         # is the feed's.
         self.room = asyncio.Semaphore(max(1, pool.get_max_size() - 1))
         self.feed = Feed(pool, self.account_id, also={DONE: self.answers.told})
-        self.sockets: set[web.WebSocketResponse] = set()
         self._account_id: UUID | None = None
 
     async def account_id(self) -> UUID:

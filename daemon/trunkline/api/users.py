@@ -26,8 +26,8 @@ from trunkline.api.identity_forms import (
 from trunkline.api.parameters import read_id, read_limit
 from trunkline.api.problem import Problem
 from trunkline.api.representation import version_of
-from trunkline.api.sessions import by
-from trunkline.api.state import STATE, json_response
+from trunkline.api.sessions import by, place
+from trunkline.api.state import STATE, State, json_response
 from trunkline.calls.record import encode
 from trunkline.identity.keys import make_key
 from trunkline.store.api_keys import insert_key, revoke_key, select_keys
@@ -61,7 +61,7 @@ async def create_user(request: web.Request) -> web.Response:
     """Make a user."""
     state = request.app[STATE]
     asked: NewUser = request[BODY]  # type: ignore[assignment]  # the route's body
-    password_hash = None if asked.password is None else await state.passwords.hash(asked.password)
+    password_hash = None if asked.password is None else await _hash(state, asked.password)
     user = await insert_user(
         await changing(request),
         await state.account_id(),
@@ -92,7 +92,7 @@ async def change_user(request: web.Request) -> web.Response:
     asked: ChangedUser = request[BODY]  # type: ignore[assignment]  # the route's body
     changes = {name: value for name, value in structs.asdict(asked).items() if value is not UNSET}
     if "password" in changes:
-        changes["password_hash"] = await state.passwords.hash(changes.pop("password"))
+        changes["password_hash"] = await _hash(state, changes.pop("password"))
     for name in ("email", "name", "extension"):
         if isinstance(changes.get(name), str):
             changes[name] = changes[name].strip()
@@ -188,6 +188,11 @@ def _place(cursor: str) -> tuple[datetime, UUID]:
             "bad_cursor", "cursor: is not one of ours. Hand back nextCursor as it came, or leave it out.",
             parameter="cursor",
         ) from None  # fmt: skip
+
+
+async def _hash(state: State, password: str) -> str:
+    with place(state):
+        return await state.passwords.hash(password)
 
 
 def _user_id(request: web.Request) -> UUID:

@@ -31,7 +31,8 @@ WEBHOOKS: Final = (
         path=_PATH,
         handler=webhooks.add_webhook,
         queues=False,  # it asks the name of the receiver first, or the receiver
-        about="Add a webhook: it is told of what happens from now on. Its secret is shown this once.",
+        about="Add a webhook: it is told of what happens from now on. Its secret is shown this once."
+        " Needs `events:read` too.",
         tag="webhooks",
         parameters=(_PRETTY,),
         body=webhooks.NewWebhook,
@@ -57,7 +58,8 @@ WEBHOOKS: Final = (
         versioned=True,
         handler=webhooks.change_webhook,
         queues=False,  # it asks the name of the receiver first, or the receiver
-        about="Change a webhook; what is left out stays. Enabled again, it is told of what happens from now on.",
+        about="Change a webhook; what is left out stays. Enabled again, it is told of what happens from now on."
+        " Needs `events:read` too.",
         tag="webhooks",
         parameters=(_PRETTY,),
         body=webhooks.WebhookChange,

@@ -15,10 +15,11 @@ from msgspec import UNSET, Meta, UnsetType
 
 from trunkline.api import cursor
 from trunkline.api.change import changing, check_version
-from trunkline.api.contract import BODY, QUERY
+from trunkline.api.contract import BODY, QUERY, check_scope
 from trunkline.api.parameters import limit_of, shortened
 from trunkline.api.problem import Problem, bad_parameter
 from trunkline.api.representation import version_of
+from trunkline.api.sessions import by
 from trunkline.api.state import STATE, State, json_response
 from trunkline.calls.record import encode
 from trunkline.crm.webhooks.client import Answer
@@ -48,6 +49,7 @@ from trunkline.store.webhooks import (
     update_webhook,
 )
 
+_HEARD: Final = "events:read"  # who says where events are sent could read them there
 RESOLVE_S: Final = 5.0
 TEST_S: Final = 8.0  # below the API's own limit
 STATES: Final = ("PENDING", "DELIVERED", "FAILED")
@@ -105,13 +107,14 @@ async def list_webhooks(request: web.Request) -> web.Response:
 
 async def add_webhook(request: web.Request) -> web.Response:
     """Add a webhook: 201, with its secret."""
+    check_scope(request, _HEARD)
     state, new = request.app[STATE], _body(request, NewWebhook)
     account_id = await state.account_id()
     _check_text(new.description)
     await _check_url(state, new.url)
     secret = new_secret()
     webhook = await insert_webhook(
-        state.pool, account_id, new.url, new.description, new.profile, new.event_types, secret
+        state.pool, account_id, by(request), new.url, new.description, new.profile, new.event_types, secret
     )
     if webhook is None:
         raise Problem("too_many_webhooks", f"There are {MOST} webhooks already; delete one first.")
@@ -126,6 +129,7 @@ async def get_webhook(request: web.Request) -> web.Response:
 
 async def change_webhook(request: web.Request) -> web.Response:
     """Change a webhook; as it is then."""
+    check_scope(request, _HEARD)
     account_id, webhook = await _wanted(request)
     state, asked = request.app[STATE], _body(request, WebhookChange)
     given = {name: value for name, value in msgspec.structs.asdict(asked).items() if value is not UNSET}
@@ -135,14 +139,14 @@ async def change_webhook(request: web.Request) -> web.Response:
     if change.url is not None:
         await _check_url(state, change.url)
     connection = await _lock(request, webhook.id)
-    changed = _there(await update_webhook(connection, account_id, webhook.id, change))
+    changed = _there(await update_webhook(connection, account_id, by(request), webhook.id, change))
     return json_response(request, encode(changed), version=_version(changed))
 
 
 async def remove_webhook(request: web.Request) -> web.Response:
     """Delete a webhook and the log of its deliveries."""
     account_id, webhook = await _wanted(request)
-    await delete_webhook(await _lock(request, webhook.id), account_id, webhook.id)
+    await delete_webhook(await _lock(request, webhook.id), account_id, by(request), webhook.id)
     return web.Response(status=204)
 
 
@@ -150,7 +154,7 @@ async def rotate_webhook_secret(request: web.Request) -> web.Response:
     """Give a webhook a new secret; for a day the one before signs too."""
     account_id, webhook = await _wanted(request)
     secret = new_secret()
-    rotated = await rotate_secret(request.app[STATE].pool, account_id, webhook.id, secret)
+    rotated = await rotate_secret(request.app[STATE].pool, account_id, by(request), webhook.id, secret)
     return json_response(request, encode(WebhookSecret(_there(rotated), secret)))
 
 

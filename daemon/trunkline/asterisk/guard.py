@@ -27,6 +27,12 @@ _BRIDGE = ("BridgeUniqueid",)
 _LOCALS = ("LocalOneChannel", "LocalOneUniqueid", "LocalTwoChannel", "LocalTwoUniqueid")
 _PARKEE = ("ParkeeChannel", "ParkeeUniqueid", "ParkeeLinkedid", "ParkingSpace")
 
+# Its name, and the reason of its pause, may be an agent's own words: with all of these, each once, they change nothing.
+_MEMBER = (
+    "Queue", "MemberName", "Interface", "StateInterface", "Membership", "Penalty", "CallsTaken", "LastCall", "Status",
+    "Paused",
+)  # fmt: skip
+
 REQUIRED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         "Newchannel Newstate NewCallerid NewConnectedLine Hold Unhold HangupRequest SoftHangupRequest DTMFEnd "
@@ -62,6 +68,12 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "QueueCallerJoin": (*_CHANNEL, "Queue"),
     "QueueCallerLeave": (*_CHANNEL, "Queue"),
     "QueueCallerAbandon": (*_CHANNEL, "Queue"),
+    **dict.fromkeys(
+        "QueueMemberAdded QueueMemberRemoved QueueMemberStatus QueueMemberPause QueueMemberPenalty "
+        "QueueMemberRinginuse".split(),
+        _MEMBER,
+    ),
+    "PeerStatus": ("ChannelType", "Peer", "PeerStatus"),
     "AgentCalled": (*_CHANNEL, *_DEST, "Queue"),
     "AgentConnect": (*_CHANNEL, *_DEST, "Queue"),
     "AgentComplete": (*_CHANNEL, *_DEST, "Queue"),

@@ -4,7 +4,7 @@ Rows of a list action carry neither Timestamp nor SystemName, and a caller's num
 only if it has an ActionID of ours, which nobody can guess, and all of its keys once.  Source: FINDINGS, "Resync".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from trunkline.asterisk.event import Frame
@@ -75,6 +75,9 @@ class Snapshot(NamedTuple):
     parked: list[dict[str, str]]
     variables: dict[str, dict[str, str]]  # by Uniqueid: what Getvar found, name -> value
     whole: bool = True  # False: a row is missing, so absence from `channels` proves nothing
+    queues: Sequence[dict[str, str]] = ()
+    queue_members: Sequence[dict[str, str]] = ()
+    queues_whole: bool = False  # the three lists of queues hold all there is, broken rows aside
     unreadable: frozenset[str] = frozenset()  # names of channels whose rows callers broke: nothing is known of those
 
 
@@ -90,6 +93,7 @@ class ListCollector:
         self._open: dict[str, str] = dict(self._sent or {})
         self._rows: dict[str, list[dict[str, str]]] = {}
         self._whole = True
+        self._torn: set[str] = set()  # actions whose rows are not as many as were announced
         self._broken: dict[str, int] = {}
         self._unreadable: set[str] = set()
         self.started = False
@@ -115,6 +119,7 @@ class ListCollector:
             expected = frame.fields.get("ListItems", "")
             if expected.isdigit() and int(expected) != len(rows) + self._broken.get(action, 0):
                 self._whole = False
+                self._torn.add(action)
             del self._open[action_id]
         elif _ROW_KINDS.get(frame.kind) == action:
             if _is_regular(frame):
@@ -168,8 +173,15 @@ class ListCollector:
             self.rows("ParkedCalls"),
             variables or {},
             self._whole and "CoreShowChannels" in self._rows,
-            frozenset(self._unreadable),
+            queues=[row for row in self.rows("QueueStatus") if row[""] == "QueueParams"],
+            queue_members=[row for row in self.rows("QueueStatus") if row[""] == "QueueMember"],
+            queues_whole="QueueStatus" in self._rows and not self._unsure("QueueStatus"),
+            unreadable=frozenset(self._unreadable),
         )
+
+    def _unsure(self, action: str) -> bool:
+        """May there be more than its rows say?"""
+        return action in self._torn or action in self.failed or action in self._open.values()
 
 
 _ANNOUNCED = {

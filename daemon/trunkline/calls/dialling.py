@@ -40,7 +40,7 @@ def newstate(live: Live, f: Fields, at: float) -> None:
     if state == RINGING:
         rings(live, ch, at)
     elif state == UP and ch.answered_at is None:
-        ch.answered_at = at
+        live.picks_up(ch, at)
         live.mark(ch.call)
 
 
@@ -51,8 +51,10 @@ def rings(live: Live, ch: Channel, at: float) -> None:
         call = ch.call
         if not ch.plumbing and not ch.is_trunk and ch is not call.starter:
             party = ch.party
-            if party is not None and party not in call.rang:
-                call.rang.append(party)
+            if party is not None:
+                ch.rings = ch.answered_at is None
+                if party not in call.rang:
+                    call.rang.append(party)
         if not ch.plumbing:
             live.mark(call, "call.ringing")
 
@@ -159,7 +161,7 @@ def dial_end(live: Live, f: Fields, at: float) -> None:
         dest.dial_status = status
         if status == "ANSWER":
             if dest.answered_at is None:
-                dest.answered_at = at
+                live.picks_up(dest, at)
             shown = known(f.get("DestCallerIDNum"))
             if dest.is_trunk and dest.dialled_number is None and shown is not None and is_outside_number(shown):
                 dest.dialled_number = shown  # its DialBegin was lost
@@ -211,10 +213,10 @@ def _is_originated(call: Call, endpoint: str) -> bool:
     return ch.dialled_by is ch and ch.endpoint == endpoint
 
 
-def _is_up(ch: Channel, f: Fields, at: float) -> None:
+def _is_up(live: Live, ch: Channel, f: Fields, at: float) -> None:
     """A channel that is up has been answered, though its Newstate was lost."""
     if f.get("ChannelState") == UP and ch.answered_at is None:
-        ch.answered_at = at
+        live.picks_up(ch, at)
 
 
 def hangup_request(live: Live, f: Fields, at: float) -> None:
@@ -223,7 +225,7 @@ def hangup_request(live: Live, f: Fields, at: float) -> None:
     if ch is None or ch.requested_hangup is not None:
         return
     ch.requested_hangup = at
-    _is_up(ch, f, at)
+    _is_up(live, ch, f, at)
     if ch.plumbing or f.get("ChannelState", ch.state) == BUSY:
         return
     call = ch.call
@@ -267,7 +269,7 @@ def hangup(live: Live, f: Fields, at: float) -> None:
         return
     cause = f.get("Cause", "")
     ch.cause = int(cause) if cause.isdigit() else None
-    _is_up(ch, f, at)
+    _is_up(live, ch, f, at)
     if cause == "23" and not ch.plumbing and ch.answered_at is None and ch.end_reason is None:
         ch.end_reason = LegEnd.FORWARDED
         ch.call.forwarded_from = ch.call.forwarded_from or ch.party

@@ -2,9 +2,10 @@
 
 from trunkline.calls.dialling import rang_out_behind, redirected, rings
 from trunkline.calls.live import Fields, Live
-from trunkline.calls.model import READ, WRITE, Call, Channel, HoldState, Mute, RecordingState
+from trunkline.calls.model import READ, WRITE, Call, Channel, HoldState, Mute, RecordingState, VisitState
 from trunkline.calls.names import known
-from trunkline.calls.record import RecordingKind
+from trunkline.calls.queues import extension_of_interface
+from trunkline.calls.record import QueueOutcome, RecordingKind
 
 # ---- queue
 
@@ -14,10 +15,23 @@ def _in_queue(live: Live, f: Fields, at: float) -> tuple[Channel, Call] | None:
     if ch is None:
         return None
     call = ch.call
-    if call.queue is None:
+    if call.queue is None:  # its QueueCallerJoin was lost
         call.queue = f["Queue"]
         call.queue_joined_at = at
+        call.visits.append(VisitState(ch.uniqueid, f["Queue"], at, None))
     return ch, call
+
+
+def _visit(call: Call, ch: Channel) -> VisitState | None:
+    """The last time in a queue of this channel."""
+    return next((visit for visit in reversed(call.visits) if visit.uniqueid == ch.uniqueid), None)
+
+
+def _end_visit(call: Call, ch: Channel, at: float, outcome: QueueOutcome) -> VisitState | None:
+    visit = _visit(call, ch)
+    if visit is not None:
+        visit.over(at, outcome)
+    return visit
 
 
 def queue_caller_join(live: Live, f: Fields, at: float) -> None:
@@ -34,12 +48,22 @@ def queue_caller_join(live: Live, f: Fields, at: float) -> None:
     call.queue_outcome = None
     position = f.get("Position", "")
     call.queue_position = int(position) if position.isdigit() else None
+    live.queues.join(f["Queue"], ch.uniqueid, call.queue_position, at)
+    _end_visit(call, ch, at, QueueOutcome.LEFT)  # whose own end was lost
+    call.visits.append(VisitState(ch.uniqueid, f["Queue"], at, call.queue_position))
     live.mark(call, "call.queued")
 
 
 def queue_caller_leave(live: Live, f: Fields, at: float) -> None:
     found = _in_queue(live, f, at)
-    if found is None or found[1].queue_ended_at is not None:
+    if found is None:
+        return
+    live.queues.leave(found[0].uniqueid)
+    visit = _visit(found[1], found[0])
+    if visit is not None and visit.left_at is None:
+        visit.left_at = at  # how comes next, or has come
+        live.mark(found[1])
+    if found[1].queue_ended_at is not None:
         return
     call = found[1]
     call.queue_ended_at = at
@@ -53,6 +77,8 @@ def queue_caller_abandon(live: Live, f: Fields, at: float) -> None:
     if found is None:
         return
     call = found[1]
+    live.queues.leave(found[0].uniqueid)
+    _end_visit(call, found[0], at, QueueOutcome.ABANDONED)
     call.queue_ended_at = call.queue_ended_at or at
     if call.queue_outcome != "TIMEOUT":
         call.queue_outcome = "ABANDONED"  # app_queue says so too when its own time is up; QUEUESTATUS then follows
@@ -75,10 +101,21 @@ def agent_connect(live: Live, f: Fields, at: float) -> None:
     if found is None:
         return
     call = found[1]
+    live.queues.leave(found[0].uniqueid)
+    live.queues.connected(f["Queue"], f.get("Interface", ""))
+    visit = _end_visit(call, found[0], at, QueueOutcome.ANSWERED)
+    if visit is not None:
+        visit.outcome = QueueOutcome.ANSWERED
+        visit.answered_by = extension_of_interface(f.get("StateInterface") or f.get("Interface", "")) or None
     call.queue_outcome = "CONNECTED"
     if call.queue_ended_at is None:
         call.queue_ended_at = at
     live.mark(call)
+
+
+def agent_complete(live: Live, f: Fields, at: float) -> None:
+    if live.channel(f, at) is not None:
+        live.queues.completed(f["Queue"], f.get("Interface", ""), at)
 
 
 def agent_ring_no_answer(live: Live, f: Fields, at: float) -> None:
@@ -106,6 +143,8 @@ def hold(live: Live, f: Fields, at: float) -> None:
             held.ended_at = at  # its Unhold was lost
     by = call.who if ch is call.starter else ch.party
     call.holds.append(HoldState(ch.uniqueid, by, at))
+    if ch.endpoint in live.agents_phones:
+        live.queues.phone(ch, at)
     live.mark(call, "call.held")
 
 
@@ -116,6 +155,8 @@ def unhold(live: Live, f: Fields, at: float) -> None:
     for held in ch.call.holds:
         if held.uniqueid == ch.uniqueid and held.ended_at is None:
             held.ended_at = at
+            if ch.endpoint in live.agents_phones:
+                live.queues.phone(ch, at)
             live.mark(ch.call, "call.resumed")
 
 
@@ -140,6 +181,15 @@ def dtmf_end(live: Live, f: Fields, at: float) -> None:
 # ---- recording
 
 
+# Those of who had come in. FULL, JOINEMPTY and JOINUNAVAIL: he was never let in.
+_QUEUE_STATUS = {
+    "TIMEOUT": QueueOutcome.TIMEOUT,
+    "LEAVEEMPTY": QueueOutcome.EMPTY,
+    "LEAVEUNAVAIL": QueueOutcome.EMPTY,
+    "WITHDRAW": QueueOutcome.LEFT,
+}
+
+
 def varset(live: Live, f: Fields, at: float) -> None:
     ch = live.channel(f, at)
     if ch is None:
@@ -157,6 +207,10 @@ def varset(live: Live, f: Fields, at: float) -> None:
             call.dial_status = value
             live.mark(call)
     elif name == "QUEUESTATUS":
+        visit, outcome = _visit(call, ch), _QUEUE_STATUS.get(value)
+        if visit is not None and outcome is not None and visit.outcome is not QueueOutcome.ANSWERED:
+            visit.outcome = outcome  # app_queue calls a caller whose time is up abandoned at first
+            live.mark(call)
         if value and call.queue is not None and call.queue_outcome != "CONNECTED":
             call.queue_outcome = "TIMEOUT"  # or JOINEMPTY, FULL, …: the queue gave up, not the caller
             live.mark(call)

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 from trunkline.calls.model import RING, UP, Bridge, Call, Channel, RecordingState
 from trunkline.calls.names import SUPERVISING, Trunks, age, endpoint_of, extension_of, known, unescape, withheld
-from trunkline.calls.record import Quality, Role
+from trunkline.calls.queues import Queues
+from trunkline.calls.record import Quality, QueueOutcome, Role
 
 Fields = dict[str, str]
 
@@ -64,6 +65,8 @@ class Live:
         self.gone: dict[str, float] = {}  # Uniqueid -> when it hung up
         self.ari: dict[str, RecordingState] = {}  # recordings that ARI told of, by path, the oldest first
         self.untied: dict[str, RecordingState] = {}  # those of them whose channel or bridge nobody has told of yet
+        self.queues = Queues()
+        self.agents_phones = self.queues.devices  # the same dict: most channels are none of theirs
         self.now = 0.0
         self.misnamed = 0  # events not believed: their channel's name is not that of the Uniqueid they carry
 
@@ -135,6 +138,8 @@ class Live:
             call.legs[uniqueid] = ch
             if call.starter is None or uniqueid == call.external_id:
                 self.set_starter(call, ch)
+            if ch.endpoint in self.agents_phones:
+                self.queues.phone(ch, at)
         return ch
 
     def _pair(self, ch: Channel) -> None:
@@ -195,6 +200,19 @@ class Live:
             call.happened.append(happened)
         self.dirty[call.external_id] = call
 
+    def picks_up(self, ch: Channel, at: float) -> None:
+        """A channel is answered, by a human or by the PBX."""
+        ch.answered_at = at
+        if ch.rings:
+            self.rings_no_more(ch)
+        if ch.endpoint in self.agents_phones:
+            self.queues.phone(ch, at)
+
+    def rings_no_more(self, ch: Channel) -> None:
+        """A phone that rang does not any more: it was answered, or will not be."""
+        ch.rings = False
+        self.mark(ch.call, "call.ring_cleared")
+
     def merge(self, a: Call, b: Call, at: float) -> Call:
         """Two groups of channels are one Call: the younger is folded into the older."""
         if a is b:
@@ -217,6 +235,7 @@ class Live:
         a.holds += b.holds
         a.parked += b.parked
         a.recordings += b.recordings
+        a.visits = sorted(a.visits + b.visits, key=lambda visit: visit.joined_at)
         a.rang += [r for r in b.rang if r not in a.rang]
         a.participants += [p for p in b.participants if p not in a.participants]
         if a.queue is None and b.queue is not None:
@@ -400,6 +419,15 @@ class Live:
             ch.partner = None
         call = ch.call
         call.channels.pop(ch.uniqueid, None)
+        if ch.rings:
+            self.rings_no_more(ch)
+        if call.queue is not None:
+            self.queues.leave(ch.uniqueid)
+            for visit in call.visits:
+                if visit.uniqueid == ch.uniqueid:
+                    visit.over(at, QueueOutcome.LEFT if call.lost else QueueOutcome.ABANDONED)
+        if ch.endpoint in self.agents_phones:
+            self.queues.phone_free(ch, at)
         for hold in call.holds:
             if hold.uniqueid == ch.uniqueid and hold.ended_at is None:
                 hold.ended_at = at

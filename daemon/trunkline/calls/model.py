@@ -6,7 +6,7 @@ Times are the events' own, epoch seconds; they become datetimes only in `report.
 from typing import NamedTuple
 
 from trunkline.calls.names import endpoint_of, extension_of, is_plumbing, known
-from trunkline.calls.record import LegEnd, Quality, RecordingKind, Role, Status, TransferKind
+from trunkline.calls.record import LegEnd, Quality, QueueOutcome, RecordingKind, Role, Status, TransferKind
 
 DOWN, RING, RINGING, UP, BUSY = "0", "4", "5", "6", "7"  # ChannelState
 READ, WRITE = 1, 2  # the sides of a recording, as bits
@@ -19,7 +19,7 @@ class Channel:
         "answered_at", "application", "blind_by", "bridge", "call", "came_in", "cause", "connected_at", "dial_status",
         "dialled_by", "dialled_number", "digit_at", "end_reason", "ended_at", "endpoint", "exten", "is_trunk", "left",
         "linkedid", "local_peer", "mixmonitor_always", "name", "number", "partner", "plumbing", "pulled_at", "rang_at",
-        "requested_hangup", "role", "soft_hangup_at", "started_at", "state", "uniqueid", "was_bridged",
+        "requested_hangup", "rings", "role", "soft_hangup_at", "started_at", "state", "uniqueid", "was_bridged",
     )  # fmt: skip
 
     def __init__(self, uniqueid: str, name: str, linkedid: str, call: "Call", at: float, is_trunk: bool) -> None:
@@ -37,6 +37,7 @@ class Channel:
         self.exten: str | None = None
         self.answered_at: float | None = None  # Up
         self.rang_at: float | None = None
+        self.rings = False  # the phone of somebody inside is being offered the Call
         self.connected_at: float | None = None  # first bridged with another human
         self.ended_at: float | None = None
         self.cause: int | None = None
@@ -112,6 +113,32 @@ class ParkState:
         self.timed_out = False
 
 
+class VisitState:
+    """A caller's time in one queue."""
+
+    __slots__ = (
+        "answered_by", "joined_at", "left_at", "outcome", "position", "queue", "settled", "told", "uniqueid",
+    )  # fmt: skip
+
+    def __init__(self, uniqueid: str, queue: str, at: float, position: int | None) -> None:
+        self.uniqueid = uniqueid
+        self.queue = queue
+        self.joined_at = at
+        self.position = position
+        self.left_at: float | None = None
+        self.outcome: QueueOutcome | None = None
+        self.answered_by: str | None = None
+        self.told = False  # that he came
+        self.settled = False  # and how he left
+
+    def over(self, at: float, outcome: QueueOutcome) -> None:
+        """He is not in the queue any more; what was said first of the end stays."""
+        if self.left_at is None:
+            self.left_at = at
+        if self.outcome is None:
+            self.outcome = outcome
+
+
 class Mute(NamedTuple):
     """A MixMonitorMute. Kept as it came: so the spans are the same in whatever order, and however often, they come."""
 
@@ -171,7 +198,7 @@ class Call:
         "gave_up_waiting", "happened", "holds", "hung_up_by", "last_peer", "lead", "legs", "lost", "name",
         "originated_local", "parked", "participants", "pbx_ended", "private", "quality", "queue", "queue_ended_at",
         "queue_joined_at", "queue_outcome", "queue_position", "rang", "recordings", "revision", "started_at", "starter",
-        "stasis_failed", "talks", "transfers", "voicemail", "who",
+        "stasis_failed", "talks", "transfers", "visits", "voicemail", "who",
     )  # fmt: skip
 
     def __init__(self, external_id: str, at: float) -> None:
@@ -188,6 +215,7 @@ class Call:
         self.parked: list[ParkState] = []
         self.participants: list[str] = []
         self.recordings: list[RecordingState] = []
+        self.visits: list[VisitState] = []
         self.ended_at: float | None = None
         self.answered_at: float | None = None
         self.starter: Channel | None = None

@@ -8,9 +8,12 @@ _EVERY = (
     "Newchannel Newstate NewCallerid Rename DialBegin DialEnd BridgeEnter BridgeLeave BridgeMerge LocalBridge Hold "
     "Unhold BlindTransfer AttendedTransfer Pickup ParkedCall ParkedCallTimeOut UnParkedCall MixMonitorStart "
     "MixMonitorStop MixMonitorMute QueueCallerJoin QueueCallerLeave QueueCallerAbandon AgentCalled AgentConnect "
-    "AgentRingNoAnswer ConfbridgeStart ConfbridgeJoin ConfbridgeLeave OriginateResponse DTMFEnd HangupRequest "
-    "SoftHangupRequest Hangup Shutdown"
+    "AgentComplete AgentRingNoAnswer QueueMemberAdded QueueMemberRemoved QueueMemberPause QueueMemberPenalty "
+    "QueueMemberRinginuse ConfbridgeStart ConfbridgeJoin ConfbridgeLeave OriginateResponse DTMFEnd HangupRequest "
+    "SoftHangupRequest Hangup PeerStatus Shutdown"
 )
+# Not QueueMemberStatus: with each change of a phone it comes once for each queue of the agent, 20 lines long, and says
+# what the phone's channels and PeerStatus have said.
 _VARIABLES = (
     "MIXMONITOR_FILENAME",
     "TL_DIV",
@@ -47,7 +50,10 @@ FIELDS: frozenset[str] = frozenset(
         *"ToBridgeUniqueid FromBridgeUniqueid DestBridgeUniqueid Result Extension".split(),
         *"Queue Position Conference ParkingSpace ParkerDialString Digit Direction State".split(),
         *"Variable Value Application AppData Status Uptime".split(),
-        *"Duration Seconds DNID BridgeId BridgeID Wait ListItems EventList".split(),  # rows of the resync's lists
+        *"MemberName Interface StateInterface Membership Penalty CallsTaken LastCall LastPause".split(),
+        *"LoginTime InCall Paused PausedReason Peer PeerStatus".split(),
+        # rows of the resync's lists
+        *"Duration Seconds DNID BridgeId BridgeID Wait Strategy Name Location ListItems EventList".split(),
     ]
 )
 """The keys that the tracker reads of them. The decoder proves the others, but does not keep them."""

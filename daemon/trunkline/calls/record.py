@@ -101,6 +101,16 @@ class _Wire(msgspec.Struct, rename="camel", kw_only=True):
     pass
 
 
+class QueueOutcome(StrEnum):
+    """How a caller's time in a queue ended."""
+
+    ANSWERED = "ANSWERED"  # an agent of the queue took him
+    ABANDONED = "ABANDONED"  # he hung up
+    TIMEOUT = "TIMEOUT"  # the queue gave him up
+    EMPTY = "EMPTY"  # the queue let him go, for it had no agent left
+    LEFT = "LEFT"  # otherwise: by a key, a transfer, or unseen
+
+
 class Leg(_Wire):
     channel_id: str  # Uniqueid
     endpoint: str  # "PJSIP/1001", "PJSIP/trunk"
@@ -134,6 +144,15 @@ class Parking(_Wire):
     at: datetime
     retrieved_by: str | None = None
     timed_out: bool = False
+
+
+class QueueVisit(_Wire):
+    queue: str
+    joined_at: datetime
+    left_at: datetime | None = None  # None: he waits
+    outcome: QueueOutcome | None = None
+    position: int | None = None  # when he came, from 1
+    answered_by: str | None = None  # the agent's extension
 
 
 class PausedSpan(_Wire):
@@ -199,6 +218,7 @@ class CallRecord(_Wire, kw_only=True):
     diverted_from: str | None = None
     forwarded_from: str | None = None
     recordings: list[RecordingRef] = []
+    queue_visits: list[QueueVisit] = []  # in order of time
     legs: list[Leg] = []
     quality: Quality = Quality.OBSERVED
     revision: int = 1
@@ -207,8 +227,9 @@ class CallRecord(_Wire, kw_only=True):
 class CallUpdate(msgspec.Struct, frozen=True):
     """What the tracker hands out: the Call as it is now, and what has happened to it since the last time.
 
-    `happened`: event types of the live sequence, in order, each once: call.ringing, call.queued, call.answered,
-    call.held, call.resumed, call.transferred, call.parked, call.merged, call.ended; empty when only a detail changed.
+    `happened`: event types of the live sequence, in order, each once: call.ringing, call.ring_cleared, call.queued,
+    call.answered, call.held, call.resumed, call.transferred, call.parked, call.merged, call.ended; empty when only a
+    detail changed.
     """
 
     record: CallRecord

@@ -14,6 +14,7 @@ from trunkline.calls.record import (
     Leg,
     Parking,
     PausedSpan,
+    QueueVisit,
     RecordingKind,
     RecordingRef,
     Role,
@@ -110,6 +111,17 @@ def report(call: Call, pbx: str, region: str | None) -> CallRecord:
             diverted_from=call.diverted_from,
             forwarded_from=call.forwarded_from,
             recordings=_recordings(call),
+            queue_visits=[
+                QueueVisit(
+                    queue=v.queue,
+                    joined_at=moment(v.joined_at),
+                    left_at=_maybe(v.left_at),
+                    outcome=v.outcome,
+                    position=v.position,
+                    answered_by=v.answered_by,
+                )
+                for v in call.visits
+            ],
             legs=[_leg(leg) for leg in sorted(call.legs.values(), key=lambda leg: leg.started_at)],
             quality=call.quality,
             revision=call.revision,

@@ -14,8 +14,9 @@ from trunkline.calls.model import (
     ParkState,
     RecordingState,
     TransferState,
+    VisitState,
 )
-from trunkline.calls.record import CallRecord, Direction, Role, Status
+from trunkline.calls.record import CallRecord, Direction, QueueOutcome, Role, Status
 
 
 def _epoch(at: datetime | None) -> float | None:
@@ -53,6 +54,7 @@ def restore(live: Live, record: CallRecord) -> None:
             call.starter = call.lead = ch
         if ch.ended_at is None:
             ch.state = UP if ch.answered_at is not None else ch.state
+            ch.rings = ch.answered_at is None and ch.role is not Role.CALLER and leg.party in record.rang
             live.channels[ch.uniqueid] = ch
             call.channels[ch.uniqueid] = ch
     if call.starter is None and call.legs:
@@ -110,6 +112,11 @@ def _facts(call: Call, record: CallRecord) -> None:
             if span.ended_at is not None:
                 recording.mutes.append(Mute(span.ended_at.timestamp(), False, READ | WRITE))
         call.recordings.append(recording)
+    for v in record.queue_visits:
+        visit = VisitState(lead, v.queue, v.joined_at.timestamp(), v.position)
+        visit.left_at, visit.outcome, visit.answered_by = _epoch(v.left_at), v.outcome, v.answered_by
+        visit.told, visit.settled = True, v.outcome is QueueOutcome.ANSWERED
+        call.visits.append(visit)
     call.conference = record.conference
     call.participants = list(record.participants)
     call.digits = record.digits or ""

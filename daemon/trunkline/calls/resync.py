@@ -8,7 +8,7 @@ from trunkline.asterisk.lists import Snapshot
 from trunkline.calls.bridging import parked_now
 from trunkline.calls.during import name_recording
 from trunkline.calls.live import Live
-from trunkline.calls.model import UP, Call, Channel, ParkState, TransferState
+from trunkline.calls.model import UP, Call, Channel, ParkState, TransferState, VisitState
 from trunkline.calls.names import age, known
 from trunkline.calls.record import LegEnd, Quality, TransferKind
 
@@ -27,6 +27,7 @@ def reconcile(live: Live, snapshot: Snapshot, hung_up: set[str]) -> None:
     _see_bridges(live, snapshot, at)
     for entry in snapshot.queue_entries:
         _see_queue_entry(live, entry, at)
+    live.queues.reconcile(snapshot)
     for row in snapshot.parked:
         ch = live.channels.get(row.get("ParkeeUniqueid", ""))
         if ch is not None and parked_now(ch) is None:
@@ -111,7 +112,7 @@ def _see_channel(live: Live, uniqueid: str, row: dict[str, str], at: float) -> N
             live.merge(ch.call, other, at)
     ch.state = row.get("ChannelState", ch.state)
     if ch.state == UP and ch.answered_at is None:
-        ch.answered_at = at
+        live.picks_up(ch, at)
         live.mark(ch.call)
     if row.get("Application") == "VoiceMail" and ch is ch.call.starter and ch.call.answered_at is None:
         ch.call.voicemail = True
@@ -164,6 +165,9 @@ def _see_queue_entry(live: Live, entry: dict[str, str], at: float) -> None:
         call.queue = entry["Queue"]
         call.queue_joined_at = at - min(wait or 0, _LONGEST_S)
         call.queue_ended_at = call.queue_outcome = None
+        if not any(visit.uniqueid == ch.uniqueid and visit.left_at is None for visit in call.visits):
+            position = _whole_number(entry.get("Position"))
+            call.visits.append(VisitState(ch.uniqueid, call.queue, call.queue_joined_at, position))
         live.mark(call, "call.queued")
 
 

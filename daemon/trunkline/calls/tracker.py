@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from trunkline.asterisk.ari_events import AriRecording
 from trunkline.asterisk.event import Event
 from trunkline.asterisk.lists import Snapshot
-from trunkline.calls import ari_recordings, bridging, dialling, during
+from trunkline.calls import ari_recordings, bridging, dialling, during, queues
 from trunkline.calls.live import Fields, Live
+from trunkline.calls.model import Call
 from trunkline.calls.names import Trunks
-from trunkline.calls.record import CallRecord, CallUpdate, LegEnd, Quality, Status
+from trunkline.calls.queue_record import QueuesUpdate, Visited
+from trunkline.calls.record import CallRecord, CallUpdate, LegEnd, Quality, QueueOutcome, Status
 from trunkline.calls.report import report
 from trunkline.calls.restore import restore
 from trunkline.calls.resync import reconcile
@@ -48,7 +50,14 @@ _HANDLERS: dict[str, Callable[[Live, Fields, float], None]] = {
     "QueueCallerAbandon": during.queue_caller_abandon,
     "AgentCalled": during.agent_called,
     "AgentConnect": during.agent_connect,
+    "AgentComplete": during.agent_complete,
     "AgentRingNoAnswer": during.agent_ring_no_answer,
+    "QueueMemberAdded": queues.queue_member,
+    "QueueMemberRemoved": queues.queue_member_removed,
+    "QueueMemberPause": queues.queue_member,
+    "QueueMemberPenalty": queues.queue_member,
+    "QueueMemberRinginuse": queues.queue_member,
+    "PeerStatus": queues.peer_status,
     "Hold": during.hold,
     "Unhold": during.unhold,
     "DTMFEnd": during.dtmf_end,
@@ -73,6 +82,7 @@ class Tracker:
         self.pbx = pbx
         self._region = region
         self._live = Live(Trunks(trunks))
+        self._visited: list[Visited] = []
         self.faults = 0  # Calls that could not be told; each is a bug of ours
 
     def handle(self, event: Event) -> None:
@@ -96,8 +106,10 @@ class Tracker:
         for call in dirty.values():
             if call.starter is None:
                 continue
+            if call.visits:
+                self._count_visits(call)
             try:
-                updates.append(CallUpdate(report(call, self.pbx, self._region), tuple(call.happened)))
+                updates.append(CallUpdate(report(call, self.pbx, self._region), _told(call.happened)))
             except (ValueError, OverflowError):  # a time that is none: one Call's fault is not the others'
                 self.faults += 1
             call.happened.clear()
@@ -106,6 +118,28 @@ class Tracker:
             call.fall_apart()
         self._live.put_away.clear()
         return updates
+
+    def take_visits(self) -> list[Visited]:
+        """Who came into queues and left them, in the Calls that were taken since the last time."""
+        visited, self._visited = self._visited, []
+        return visited
+
+    def _count_visits(self, call: Call) -> None:
+        """How somebody left is sure once he was answered, came into another queue, or his Call has ended."""
+        for n, visit in enumerate(call.visits, 1):
+            if not visit.told:
+                visit.told = True
+                self._visited.append(Visited(visit.queue, None))
+            over = visit.outcome is QueueOutcome.ANSWERED or call.ended_at is not None or n < len(call.visits)
+            if over and not visit.settled:
+                visit.settled = True
+                left_at = visit.left_at or call.ended_at or visit.joined_at
+                outcome = visit.outcome or QueueOutcome.LEFT
+                self._visited.append(Visited(visit.queue, outcome, max(0.0, left_at - visit.joined_at)))
+
+    def take_queues(self) -> QueuesUpdate | None:
+        """What has changed in the queues since the last time; None: nothing."""
+        return self._live.queues.take(self._live, self.pbx)
 
     def resync(self, snapshot: Snapshot, buffered: Sequence[Event] = ()) -> None:
         """Put the picture right by what the PBX lists; then the events that came while it was asked."""
@@ -125,6 +159,7 @@ class Tracker:
             if ch.uniqueid in live.channels:
                 live.hang_up(ch, at)
         live.bridges.clear()
+        live.queues.leave_all()
 
     def adopt(self, records: Iterable[CallRecord]) -> None:
         """Calls that the database has as alive, from before this daemon started; a resync then keeps or ends them."""
@@ -162,3 +197,10 @@ class Tracker:
         for call in {id(c): c for c in self._live.calls.values() if c.legs}.values():
             counts[call.status_alive] += 1
         return counts
+
+
+def _told(happened: Sequence[str]) -> tuple[str, ...]:
+    """What is told of it. Who is told that a Call was answered, or ended, sees by that whose phones ring no more."""
+    if "call.ring_cleared" in happened and ("call.answered" in happened or "call.ended" in happened):
+        return tuple(one for one in happened if one != "call.ring_cleared")
+    return tuple(happened)

@@ -148,16 +148,16 @@ def _create_user(arguments: argparse.Namespace) -> Work:
 
 def _set_password(arguments: argparse.Namespace) -> Work:
     from trunkline.identity.passwords import hash_password
-    from trunkline.store.users import select_users, update_user
+    from trunkline.store.users import select_user_of_email, update_user
 
     email = _email(arguments.email)
     hashed = hash_password(_password(email))
 
     async def work(pool: "Pool", account_id: UUID, by: "By") -> int:
-        ids = [user.id for user in await select_users(pool, account_id) if user.email.lower() == email]
-        if not ids:
+        user = await select_user_of_email(pool, account_id, email)
+        if user is None:
             raise Refused(f"there is no user {email}: `trunkline admin list-users` says who there is")
-        await update_user(pool, account_id, by, ids[0], {"password_hash": hashed})
+        await update_user(pool, account_id, by, user.id, {"password_hash": hashed})
         print(f"{email} has a new password, and is logged out everywhere")
         return 0
 
@@ -220,10 +220,10 @@ def _list_keys(arguments: argparse.Namespace) -> Work:
 
 
 def _revoke_key(arguments: argparse.Namespace) -> Work:
-    from trunkline.store.api_keys import revoke_key, select_keys
+    from trunkline.store.api_keys import revoke_key, select_keys_of
 
     async def work(pool: "Pool", account_id: UUID, by: "By") -> int:
-        meant = [key for key in await select_keys(pool, account_id) if arguments.key in (str(key.id), key.prefix)]
+        meant = await select_keys_of(pool, account_id, arguments.key)
         if len(meant) != 1:
             raise Refused(f"{arguments.key!r} is {len(meant)} keys; allowed: an id or beginning of `list-keys`")
         await revoke_key(pool, account_id, by, meant[0].id)

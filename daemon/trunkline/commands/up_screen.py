@@ -13,6 +13,7 @@ from trunkline.calls.record import CallRecord, CallUpdate
 
 _SHOWN = {  # what happened -> what it is called on the screen
     "call.ringing": "RINGING",
+    "call.ring_cleared": "",  # the next line tells more
     "call.queued": "QUEUED",
     "call.answered": "ANSWERED",
     "call.held": "HELD",
@@ -50,6 +51,8 @@ class Screen:
         record = update.record
         for happened in update.happened:
             word = record.status.value if happened == "call.ended" else _SHOWN.get(happened, happened)
+            if not word:
+                continue
             line = f"  {word:<12}{_line(record, ended=happened == 'call.ended')}"
             if self._said.get(self._key(record)) != line:  # a queue rings the same phones over and over
                 self._said[self._key(record)] = line

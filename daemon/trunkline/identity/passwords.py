@@ -1,6 +1,7 @@
 """Passwords: argon2id, never on the event loop, and few at a time: each takes 64 MiB and a tenth of a second."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -9,6 +10,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 SHORTEST: Final = 12  # characters
 LONGEST: Final = 256
 _AT_ONCE: Final = 2
+MOST_WAITING: Final = 32  # a few seconds of work, and less than a request may take
 
 _hasher: Final = PasswordHasher()  # RFC 9106's second choice: 64 MiB, 3 passes, 4 lanes
 
@@ -19,21 +21,34 @@ def hash_password(password: str) -> str:
 
 
 class Passwords:
-    """Hashes and checks in threads."""
+    """Hashes and checks in threads of its own: one who gives up waiting leaves his thread busy, not free for another.
+
+    Whoever wants one of both takes a place in the line first, and gives it back.
+    """
 
     def __init__(self) -> None:
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="passwords")
+        self._waiting = 0
         self._nobody: str | None = None
+
+    def enter(self) -> bool:
+        """Take a place in the line, those who are being served included. False: it is full."""
+        if self._waiting >= MOST_WAITING:
+            return False
+        self._waiting += 1
+        return True
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._waiting -= 1
 
     async def hash(self, password: str) -> str:
         """The hash of a new password."""
-        async with self._room:
-            return await asyncio.to_thread(hash_password, password)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, hash_password, password)
 
     async def verify(self, known: str | None, password: str) -> bool:
         """Whether this is the password of that hash. None is nobody's: False, after as much work as for a wrong one."""
-        async with self._room:
-            return await asyncio.to_thread(self._verify, known, password)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._verify, known, password)
 
     def _verify(self, known: str | None, password: str) -> bool:
         if self._nobody is None:  # whoever comes first pays for it, so that this tells nothing either

@@ -11,6 +11,8 @@ SCOPES: Final[Mapping[str, str]] = {
     ADMIN: "everything, users and keys included",
     "agents:control": "agents' breaks, and the queues they are logged in to",
     "calls:control": "make calls, and hang up, hold, transfer, park and pause the recording of those there are",
+    "agents:read": "agents: who they are and what they do",
+    "analytics:read": "how the queues did",
     "calls:read": "calls, with their legs",
     "calls:supervise": "listen to calls, whisper, barge in",
     "calls:write": "notes, tags and disposition of calls, and whose they are",
@@ -27,10 +29,11 @@ SCOPES: Final[Mapping[str, str]] = {
     "messages:read": "what was said in conversations, and their timelines",
     "messages:write": "write into conversations",
     "metrics:read": "the page for Prometheus",
+    "queues:read": "queues: who waits, who serves",
     "recordings:read": "recordings: what there is, sound, waveform",
     "recordings:write": "legal hold, erasure",
     "webhooks:read": "webhooks and their deliveries",
-    "webhooks:write": "make, change and remove webhooks",
+    "webhooks:write": "make, change and remove webhooks; to say where events are sent takes events:read too",
 }
 """Each scope and what it opens. A route's is that of its tag, `:read` for GET and `:write` for all else."""
 
@@ -53,6 +56,8 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.SUPERVISOR: frozenset(
         {
             "agents:control",
+            "agents:read",
+            "analytics:read",
             "calls:control",
             "calls:read",
             "calls:supervise",
@@ -63,6 +68,7 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
             "leads:read",
             "leads:write",
             "metrics:read",
+            "queues:read",
             "recordings:read",
             "recordings:write",
             "webhooks:read",
@@ -72,18 +78,30 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.AGENT: frozenset(
         {
             "agents:control",  # to control: his own extension only, which api/commands.py sees to
+            "agents:read",
             "calls:control",
             "calls:read",
             "calls:write",
             "events:read",
             "leads:read",
             "leads:write",
+            "queues:read",
             "recordings:read",
         }
         | _INBOX
     ),
-    # Sees what goes on, hears nobody.
-    Role.VIEWER: frozenset({"calls:read", "conversations:read", "events:read", "leads:read"}),
+    # sees what goes on, hears nobody
+    Role.VIEWER: frozenset(
+        {
+            "agents:read",
+            "analytics:read",
+            "calls:read",
+            "conversations:read",
+            "events:read",
+            "leads:read",
+            "queues:read",
+        }
+    ),
 }
 
 

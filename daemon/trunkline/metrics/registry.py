@@ -8,8 +8,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from trunkline.calls.queue_record import SHORT_S, TARGET_S
 from trunkline.calls.record import LIVE, CallUpdate
 from trunkline.metrics.families import MAX_VALUES, OTHER, PULLED, Pulled
+from trunkline.metrics.queues import QueueMetrics
 
 Reading = float | Mapping[str, float]
 """What a source gives: one number, or the live dict of its counters by label value (copied here, never changed)."""
@@ -67,6 +69,7 @@ class Metrics:
             buckets=_COMMIT_BUCKETS_S,
             registry=registry,
         )
+        self.queues = QueueMetrics(registry, target_s=TARGET_S, short_s=SHORT_S)
         self._requests = Counter(
             "trunkline_http_requests", "HTTP requests answered.", ["method", "route", "code"], registry=registry
         )

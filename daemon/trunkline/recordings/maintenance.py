@@ -8,8 +8,9 @@ import structlog
 
 from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.store.faults import of_the_server, summary
+from trunkline.store.job_log import purge_log
 from trunkline.store.pool import Pool, raise_if_cancelled
-from trunkline.store.recordings import order_erasure, purge_log, select_lost_erasures, select_overdue
+from trunkline.store.recordings import order_erasure, select_lost_erasures, select_overdue
 
 EVERY_S: Final = 3600.0  # well within the 24 h that an erasure may take
 _BATCH: Final = 500

@@ -15,6 +15,8 @@ _MOST: Final = 1000
 
 _SELECT_BY_DIGEST: Final = f"SELECT {_COLUMNS} FROM api_key WHERE digest = $2 AND account_id = $1"
 
+_SELECT_OF: Final = f"SELECT {_COLUMNS} FROM api_key WHERE account_id = $1 AND (prefix = $2 OR id::text = $2)"
+
 _SELECT_ALL: Final = f"""
 SELECT {_COLUMNS} FROM api_key WHERE account_id = $1 ORDER BY revoked_at IS NOT NULL, created_at DESC, id LIMIT {_MOST}
 """
@@ -59,6 +61,12 @@ async def select_key(database: Connection | Pool, account_id: UUID, digest: byte
 async def select_keys(database: Connection | Pool, account_id: UUID) -> list[ApiKey]:
     """An account's keys, those in use first, the newest first; 1,000 at most."""
     rows: list[Any] = await database.fetch(_SELECT_ALL, account_id)
+    return [ApiKey(**row) for row in rows]
+
+
+async def select_keys_of(database: Connection | Pool, account_id: UUID, text: str) -> list[ApiKey]:
+    """The account's keys of this id or prefix."""
+    rows: list[Any] = await database.fetch(_SELECT_OF, account_id, text)
     return [ApiKey(**row) for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""The audit: who changed what of users and keys, who logged in. Written in the transaction of what it tells of."""
+"""The audit: who changed what of users, keys, webhooks, who logged in. Written in its transaction."""
 
 from datetime import datetime
 from typing import Any, Final, NamedTuple

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
-from trunkline.store.commands import ASKED, DONE, Arguments, Kind
+from trunkline.store.commands import ASKED, Arguments, Kind, ending, expiring
 from trunkline.store.faults import of_the_server, summary
 from trunkline.store.integration import PBX_INTEGRATION
 from trunkline.store.pool import Connection, Pool, raise_if_cancelled
@@ -46,36 +46,12 @@ RETURNING command.id, due.pbx, upper(kind) AS kind, arguments, extract(epoch FRO
     AS left_s, extract(epoch FROM lease_until - clock_timestamp())::float8 AS lease_s
 """
 
-_FINISH: Final = f"""
-WITH ended AS (
+_FINISH: Final = ending("""
     UPDATE command SET state = $3, code = $4, detail = $5, result = $6::jsonb, finished_at = clock_timestamp()
     WHERE id = $1 AND claimed_by = $2 AND state = 'claimed'
-    RETURNING *
-), audited AS (
-    INSERT INTO audit (account_id, actor, action, subject, address, request_id, detail)
-    SELECT account_id, actor, 'command.' || kind, 'command:' || id, address, request_id,
-        state || coalesce(': ' || code, '')
-    FROM ended
-)
-SELECT pg_notify('{DONE}', account_id || ' ' || id) FROM ended
-"""
+""")
 
-_EXPIRE: Final = f"""
-WITH ended AS (
-    UPDATE command SET finished_at = clock_timestamp(),
-        state = CASE state WHEN 'pending' THEN 'failed' ELSE 'unknown' END,
-        code = CASE state WHEN 'pending' THEN 'command_expired' ELSE 'core_lost' END
-    WHERE account_id = (SELECT id FROM account WHERE name = $1)
-        AND (state = 'pending' AND not_after <= clock_timestamp()
-            OR state = 'claimed' AND lease_until <= clock_timestamp())
-    RETURNING *
-), audited AS (
-    INSERT INTO audit (account_id, actor, action, subject, address, request_id, detail)
-    SELECT account_id, actor, 'command.' || kind, 'command:' || id, address, request_id, state || ': ' || code
-    FROM ended
-)
-SELECT count(pg_notify('{DONE}', account_id || ' ' || id)) FROM ended
-"""
+_EXPIRE: Final = expiring("account_id = (SELECT id FROM account WHERE name = $1)")
 
 _PURGE: Final = f"""
 DELETE FROM command WHERE account_id = (SELECT id FROM account WHERE name = $1)

@@ -167,23 +167,33 @@ VALUES ($1, $2, lower($3), $4::jsonb, $5, $6, $7, $8, $9, $10, clock_timestamp()
 RETURNING {_COLUMNS}, pg_notify('{ASKED}', $1::uuid::text)
 """
 
-# Whoever comes first says so; it is told to the audit once.
-_EXPIRE: Final = f"""
-WITH ended AS (
+
+def ending(update: str) -> str:
+    """The statement that ends commands by `update`, tells the audit of each, once, and those who wait."""
+    return f"""
+WITH ended AS ({update} RETURNING *), audited AS (
+    INSERT INTO audit (account_id, actor, action, subject, address, request_id, detail)
+    SELECT account_id, actor, 'command.' || kind, 'command:' || id, address, request_id,
+        state || coalesce(': ' || code, '')
+    FROM ended
+)
+SELECT count(pg_notify('{DONE}', account_id || ' ' || id)) FROM ended
+"""
+
+
+def expiring(which: str) -> str:
+    """The statement that ends those of `which` that nobody took in time, or whose core is lost. Whoever comes first."""
+    return ending(f"""
     UPDATE command SET finished_at = clock_timestamp(),
         state = CASE state WHEN 'pending' THEN 'failed' ELSE 'unknown' END,
         code = CASE state WHEN 'pending' THEN 'command_expired' ELSE 'core_lost' END
-    WHERE account_id = $1 AND id = $2
+    WHERE {which}
         AND (state = 'pending' AND not_after <= clock_timestamp()
             OR state = 'claimed' AND lease_until <= clock_timestamp())
-    RETURNING *
-), audited AS (
-    INSERT INTO audit (account_id, actor, action, subject, address, request_id, detail)
-    SELECT account_id, actor, 'command.' || kind, 'command:' || id, address, request_id, state || ': ' || code
-    FROM ended
-)
-SELECT pg_notify('{DONE}', account_id || ' ' || id) FROM ended
-"""
+""")
+
+
+_EXPIRE: Final = expiring("account_id = $1 AND id = $2")
 
 _SELECT_PBXS: Final = """
 SELECT id, external_id FROM integration WHERE account_id = $1 AND integration_id = $2 AND status = 'active'

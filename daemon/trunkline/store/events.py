@@ -92,8 +92,13 @@ class _Concerned(msgspec.Struct, rename="camel"):
     to: str = ""
 
 
+class _Agent(msgspec.Struct):
+    extension: str = ""
+
+
 class _Data(msgspec.Struct):
     call: _Concerned | None = None
+    agent: _Agent | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -120,11 +125,18 @@ async def select_event_lines(database: Connection | Pool, account_id: UUID, afte
     for row in await database.fetch(_SELECT_EVENTS, account_id, after, limit):
         data = row["data"].encode()
         line = _Line(**{**row, "data": msgspec.Raw(data)})
-        lines.append(EventLine(line.seq, line.type, _parties(_concerned(data).call), _encode(line)))
+        lines.append(EventLine(line.seq, line.type, _parties(data), _encode(line)))
     return lines
 
 
-def _parties(call: _Concerned | None) -> frozenset[str]:
+def _parties(event: bytes) -> frozenset[str]:
+    try:
+        data = _concerned(event)
+    except msgspec.ValidationError:  # not as we write it: it concerns no extension, and is told all the same
+        return frozenset()
+    if data.agent is not None:
+        return frozenset({data.agent.extension})
+    call = data.call
     if call is None:
         return frozenset()
     parties = {*call.rang, call.answered_by, call.last_party}

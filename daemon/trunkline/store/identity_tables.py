@@ -72,7 +72,7 @@ audit: Final = Table(
     # "nobody" who has not logged in yet, or the part of the daemon that did it
     word("actor"),
     word("action"),
-    word("subject"),  # "user:ID", "api_key:ID"; "nobody": no user has the email that was tried
+    word("subject"),  # "user:ID", "api_key:ID", "lead:ID"; "nobody": no user has the email that was tried
     now_column("at"),
     text_column("address"),  # of the client
     text_column("request_id"),

@@ -38,7 +38,7 @@ class Lead(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     status: LeadStatus
     source: str | None  # where it came from
     external_id: str | None  # its id in another CRM
-    metadata: dict[str, Any] | None
+    metadata: Any  # an object or null; what came from the old schema may be whatever JSON is
     created_at: datetime
     updated_at: datetime
 
@@ -52,7 +52,7 @@ class Values(NamedTuple):
     status: str = "NEW"
     source: str | None = None
     external_id: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Any = None
 
 
 _COLUMNS: Final = """lead.id, lead.name, lead.phone, lead.phone_e164, lead.email, upper(lead.status) AS status,
@@ -182,7 +182,6 @@ def lead_of_row(row: Any) -> Lead:
     phones = [] if row["phone"] is None else [Phone(row["phone"], row["phone_e164"])]
     if row["further"] is not None:
         phones += _decode_phones(row["further"])
-    metadata = None if row["metadata"] is None else _decode_metadata(row["metadata"])
     return Lead(
         id=row["id"],
         name=row["name"],
@@ -192,7 +191,7 @@ def lead_of_row(row: Any) -> Lead:
         status=row["status"],
         source=row["source"],
         external_id=row["external_id"],
-        metadata=metadata if isinstance(metadata, dict) else None,
+        metadata=None if row["metadata"] is None else _decode_metadata(row["metadata"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )
@@ -348,7 +347,9 @@ def _merged(into: Lead, folded: Lead) -> Values:
     """What stands in the one that stays; from the other one what it lacks."""
     phones = {phone.e164 or phone.number: phone for phone in (*folded.phones, *into.phones)}
     kept = {phone.e164 or phone.number: None for phone in (*into.phones, *folded.phones)}
-    metadata = {**(folded.metadata or {}), **(into.metadata or {})}
+    metadata = into.metadata or folded.metadata
+    if isinstance(into.metadata, dict) and isinstance(folded.metadata, dict):
+        metadata = {**folded.metadata, **into.metadata}
     return Values(
         into.name or folded.name,
         [phones[key] for key in kept],
@@ -356,7 +357,7 @@ def _merged(into: Lead, folded: Lead) -> Values:
         into.status,
         into.source or folded.source,
         into.external_id or folded.external_id,
-        metadata or None,
+        metadata,
     )
 
 
@@ -394,5 +395,5 @@ async def giving_way(connection: Connection, work: Callable[[], Awaitable[None]]
                 raise
 
 
-def _json(value: dict[str, Any] | None) -> str | None:
+def _json(value: Any) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()

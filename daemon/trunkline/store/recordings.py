@@ -142,6 +142,15 @@ RETURNING 1
 """
 
 # A recording that was stored meanwhile, by another run of the same job, stays as that run left it.
+# The calls that `_SHOW_IN_CALL` will change come first: the writer has a call before its recordings.
+_LOCK_CALLS: Final = """
+SELECT call.id FROM call_recording AS held JOIN call ON call.id = held.call_id
+WHERE held.id = ANY ($1::uuid[]) AND call.ended_at IS NOT NULL
+    AND NOT call.recordings @> jsonb_build_array(jsonb_build_object('path', held.path))
+ORDER BY call.id
+FOR NO KEY UPDATE OF call
+"""
+
 _LOCK: Final = """
 SELECT id, state, account_id, call_id FROM call_recording
 WHERE id = ANY ($1::uuid[]) AND erased_at IS NULL
@@ -365,11 +374,6 @@ async def is_taken_over(database: Connection | Pool, row: Any) -> bool:
     return bool(told)
 
 
-async def purge_log(database: Connection | Pool) -> None:
-    """Forget what became of jobs a month ago; pgqueuer itself keeps it for ever."""
-    await database.execute("DELETE FROM jobs.pgqueuer_log WHERE created < now() - interval '30 days'")
-
-
 async def set_state(database: Connection | Pool, recording_id: UUID, state: str, reason: str | None) -> bool:
     """Say how a recording stands that is not stored; says whether that is news."""
     return await database.fetchval(_SET_STATE, recording_id, state, reason) is not None
@@ -379,6 +383,7 @@ async def set_stored(database: Pool, all_stored: Sequence[tuple[UUID, Stored]]) 
     """In one transaction: the media files, the recordings' states and the events. False: that recording is gone."""
     uploads = dict(all_stored)
     async with database.acquire() as connection, connection.transaction():
+        await connection.execute(_LOCK_CALLS, list(uploads))
         held = {row["id"]: row for row in await connection.fetch(_LOCK, list(uploads))}
         new = [(row, uploads[id]) for id, row in held.items() if row["state"] != "stored"]
         if new:

@@ -24,12 +24,16 @@ _RIGHTS: Final = "SELECT, INSERT, UPDATE, DELETE"
 # What the API has no use for changing, or must not: nobody mends what an audit says.
 _FEWER_RIGHTS: Final = {
     "account": "SELECT",
+    "agent": "SELECT",
     "audit": "SELECT, INSERT",
     "auth_secret": "SELECT, INSERT",
     "call_alias": "SELECT",
     "call_leg": "SELECT",
     "integration": "SELECT",  # 0011 gives it the rest
     "integration_link": "SELECT",
+    "pbx_state": "SELECT",
+    "queue": "SELECT",
+    "queue_member": "SELECT",
     "recording_access": "SELECT, INSERT",
 }
 _OWN: Final = f"account_id = nullif(current_setting('{ACCOUNT_SETTING}', true), '')::uuid"

@@ -19,6 +19,7 @@ from trunkline.calls.record import (
     LegEnd,
     Parking,
     Quality,
+    QueueVisit,
     RecordingRef,
     Role,
     Status,
@@ -43,7 +44,7 @@ CALL_COLUMNS: Final = (
     "from_private", "caller_name", "started_at", "answered_at", "ended_at", "duration", "wait_seconds",
     "talk_seconds", "hold_seconds", "end_reason", "ended_by", "answered_by", "last_party", "rang", "queue",
     "queue_wait_seconds", "queue_position", "transfers", "holds", "parked", "conference", "participants", "digits",
-    "diverted_from", "forwarded_from", "recordings", "quality", "revision", "metadata", "created_at",
+    "diverted_from", "forwarded_from", "recordings", "queue_visits", "quality", "revision", "metadata", "created_at",
 )  # fmt: skip
 # Every column of `call_leg` that leg_of_row reads; select them ordered by position.
 LEG_COLUMNS: Final = (
@@ -154,6 +155,7 @@ def _made_of(kind: type[R], row: Row, legs: Iterable[Row], aliases: Iterable[str
         diverted_from=row["diverted_from"],
         forwarded_from=row["forwarded_from"],
         recordings=[] if row["recordings"] == _EMPTY else _list(row["recordings"], list[RecordingRef]),
+        queue_visits=[] if row["queue_visits"] == _EMPTY else _list(row["queue_visits"], list[QueueVisit]),
         legs=[leg_of_row(leg) for leg in legs],
         quality=_QUALITY[row["quality"]],
         revision=row["revision"],

@@ -63,10 +63,12 @@ from trunkline.store.crm_tables import (
     object_removal,
 )
 from trunkline.store.identity_tables import api_key, audit, auth_secret, kept_answer, refresh_token
+from trunkline.store.queue_tables import agent, pbx_state, queue, queue_member
 from trunkline.store.webhook_tables import webhook, webhook_delivery
 
 __all__ = [
     "account",
+    "agent",
     "api_key",
     "app_user",
     "audit",
@@ -95,6 +97,9 @@ __all__ = [
     "message",
     "metadata",
     "object_removal",
+    "pbx_state",
+    "queue",
+    "queue_member",
     "recording_access",
     "recording_peaks",
     "refresh_token",
@@ -164,6 +169,7 @@ call: Final = Table(
     text_column("diverted_from"),
     text_column("forwarded_from"),
     json_list("recordings"),
+    json_list("queue_visits"),
     word("quality", "observed"),
     Column("revision", Integer(), nullable=False, server_default=text("1")),
     json_object("metadata"),
@@ -178,6 +184,7 @@ call: Final = Table(
     ),
     Index("ix_call_recording", "recording_id", postgresql_where=text("recording_id IS NOT NULL")),
     Index("ix_call_conversation_id_started_at_id", "conversation_id", "started_at", "id"),
+    Index("ix_call_queued", "account_id", "started_at", postgresql_where=text("queue IS NOT NULL")),
     Index("ix_call_live", "integration_id", postgresql_where=text("ended_at IS NULL")),
     # A page is gathered from one ordered run per (direction, status): store/queries.py. phone_number is from or to.
     Index("ix_call_page", "account_id", "started_at", "id"),

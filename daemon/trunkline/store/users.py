@@ -10,6 +10,7 @@ import msgspec
 
 from trunkline.store.audit import By, insert_audit
 from trunkline.store.pool import Connection, Pool, in_transaction
+from trunkline.store.sessions import REVOKE_ALL
 
 MOST_TRIES: Final = 10
 LOCKED_S: Final = 900
@@ -21,6 +22,10 @@ _COLUMNS: Final = """id, email, name, upper(role) AS role, extension, password_h
 _SELECT: Final = f"SELECT {_COLUMNS} FROM app_user WHERE account_id = $1 AND id = $2"
 _LOCK: Final = f"{_SELECT} FOR UPDATE"
 _SELECT_ALL: Final = f"SELECT {_COLUMNS} FROM app_user WHERE account_id = $1 ORDER BY email, id LIMIT {_MOST}"
+# The same one that begin_login takes.
+_SELECT_OF_EMAIL: Final = f"""
+SELECT {_COLUMNS} FROM app_user WHERE account_id = $1 AND lower(email) = $2 ORDER BY created_at, id LIMIT 1
+"""
 
 # Two that differ by case only may have come from the old schema; nobody can make such a pair any more.
 _INSERT: Final = f"""
@@ -53,12 +58,13 @@ FROM wanted JOIN app_user ON app_user.id = wanted.id
 """
 
 _LOGGED_IN: Final = """
-UPDATE app_user SET failed_logins = 0, locked_until = NULL, password_hash = coalesce($3, password_hash)
-WHERE account_id = $1 AND id = $2
+UPDATE app_user SET failed_logins = 0, locked_until = NULL, password_hash = coalesce($4, password_hash)
+WHERE account_id = $1 AND id = $2 AND password_hash = $3
 """
 
-_OTHER_ADMINS: Final = """
-SELECT id FROM app_user WHERE account_id = $1 AND role = 'admin' AND disabled_at IS NULL ORDER BY id FOR UPDATE
+_ADMINS: Final = """
+SELECT id FROM app_user
+WHERE account_id = $1 AND role = 'admin' AND disabled_at IS NULL AND password_hash IS NOT NULL ORDER BY id FOR UPDATE
 """
 
 _TAKEN: Final = "SELECT EXISTS (SELECT FROM app_user WHERE account_id = $1 AND lower(email) = $2 AND id <> $3)"
@@ -74,10 +80,6 @@ _CHANGES: Final = {
         "password_hash = $%d, token_generation = token_generation + 1, failed_logins = 0, locked_until = NULL"
     ),
 }
-_REVOKE_SESSIONS: Final = """
-UPDATE refresh_token SET revoked_at = now() WHERE account_id = $1 AND user_id = $2 AND revoked_at IS NULL
-"""
-
 RoleWord = Literal["ADMIN", "SUPERVISOR", "AGENT", "VIEWER"]
 Refusal = Literal["user_not_found", "email_taken", "last_admin"]
 
@@ -118,6 +120,12 @@ async def select_user(database: Connection | Pool, account_id: UUID, user_id: UU
     return None if row is None else User(**row)
 
 
+async def select_user_of_email(database: Connection | Pool, account_id: UUID, email: str) -> User | None:
+    """Who logs in with this email (in lowercase); None when the account has nobody of it."""
+    row: Any = await database.fetchrow(_SELECT_OF_EMAIL, account_id, email)
+    return None if row is None else User(**row)
+
+
 async def lock_user(connection: Connection, account_id: UUID, user_id: UUID) -> User | None:
     """As select_user; he stays as he is until the transaction's end."""
     row: Any = await connection.fetchrow(_LOCK, account_id, user_id)
@@ -145,20 +153,33 @@ async def insert_user(
 
 
 async def update_user(
-    database: Connection | Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object]
+    database: Connection | Pool,
+    account_id: UUID,
+    by: By,
+    user_id: UUID,
+    changes: Mapping[str, object],
+    *,
+    generation: int | None = None,
 ) -> User | Refusal:
     """Change a user. changes: of email (in lowercase), name, role, extension, disabled, password_hash.
+
+    generation: of his tokens, where another one means that he is not the one who proved himself: "user_not_found".
 
     Who is disabled or gets another password is logged out everywhere. The last admin who can log in stays one.
     """
     try:
-        return await _update_user(database, account_id, by, user_id, changes)
+        return await _update_user(database, account_id, by, user_id, changes, generation)
     except asyncpg.UniqueViolationError:  # somebody took the email in the same moment
         return "email_taken"
 
 
 async def _update_user(
-    database: Connection | Pool, account_id: UUID, by: By, user_id: UUID, changes: Mapping[str, object]
+    database: Connection | Pool,
+    account_id: UUID,
+    by: By,
+    user_id: UUID,
+    changes: Mapping[str, object],
+    generation: int | None,
 ) -> User | Refusal:
     async with in_transaction(database) as connection:
         demoted = changes.get("role", "ADMIN") != "ADMIN" or changes.get("disabled") is True
@@ -166,17 +187,20 @@ async def _update_user(
             return "last_admin"
         if "email" in changes and await connection.fetchval(_TAKEN, account_id, changes["email"], user_id):
             return "email_taken"
-        told = ", ".join(_CHANGES[column] % (n + 3) for n, column in enumerate(changes)) or "name = name"
+        told = ", ".join(_CHANGES[column] % (n + 4) for n, column in enumerate(changes)) or "name = name"
         row: Any = await connection.fetchrow(
-            f"UPDATE app_user SET {told} WHERE account_id = $1 AND id = $2 RETURNING {_COLUMNS}",
+            f"""UPDATE app_user SET {told}
+                WHERE account_id = $1 AND id = $2 AND token_generation = coalesce($3, token_generation)
+                RETURNING {_COLUMNS}""",
             account_id,
             user_id,
+            generation,
             *changes.values(),
         )
         if row is None:
             return "user_not_found"
         if changes.get("disabled") is True or "password_hash" in changes:
-            await connection.execute(_REVOKE_SESSIONS, account_id, user_id)
+            await connection.execute(REVOKE_ALL, account_id, user_id)
         await insert_audit(connection, account_id, by, "user.changed", f"user:{user_id}", _detail(changes))
     return User(**row)
 
@@ -208,15 +232,18 @@ async def begin_login(database: Connection | Pool, account_id: UUID, by: By, ema
 
 
 async def end_login(
-    database: Connection | Pool, account_id: UUID, user_id: UUID, password_hash: str | None = None
+    database: Connection | Pool, account_id: UUID, user_id: UUID, password_hash: str, rehashed: str | None = None
 ) -> None:
-    """The password was right: forget the tries. password_hash: a new hash of the same password."""
-    await database.execute(_LOGGED_IN, account_id, user_id, password_hash)
+    """The password of that hash was right: forget the tries. rehashed: a new hash of the same password.
+
+    Nothing is done where he has another password by now.
+    """
+    await database.execute(_LOGGED_IN, account_id, user_id, password_hash, rehashed)
 
 
 async def _is_last_admin(connection: Connection, account_id: UUID, user_id: UUID) -> bool:
     # Locked in one order, so that two who demote each other take turns, and the second is refused.
-    admins = [row["id"] for row in await connection.fetch(_OTHER_ADMINS, account_id)]
+    admins = [row["id"] for row in await connection.fetch(_ADMINS, account_id)]
     return admins == [user_id]
 
 

@@ -139,7 +139,8 @@ WHERE webhook.enabled
 
 _PURGE: Final = """
 DELETE FROM webhook_delivery WHERE id IN (
-    SELECT id FROM webhook_delivery WHERE created_at < now() - $1 * interval '1 day' ORDER BY created_at LIMIT 1000
+    SELECT id FROM webhook_delivery
+    WHERE state <> 'pending' AND created_at < now() - $1 * interval '1 day' ORDER BY created_at LIMIT 1000
 ) RETURNING 1
 """
 
@@ -294,7 +295,7 @@ async def select_waiting(pool: Pool) -> Waiting:
 
 
 async def purge(pool: Pool, days: int) -> int:
-    """Forget deliveries that were made longer ago; how many."""
+    """Forget deliveries that were handed over longer ago, but for those still to be made; how many."""
     count = 0
     while some := len(await pool.fetch(_PURGE, days)):
         count += some

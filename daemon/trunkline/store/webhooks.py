@@ -6,10 +6,12 @@ A secret is read by who signs, and shown to nobody: no struct here holds one.
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
 
+from trunkline.store.audit import By, insert_audit
 from trunkline.store.pool import Connection, Pool
 from trunkline.store.queries import Position
 
@@ -19,6 +21,8 @@ GONE: Final = "GONE"
 
 Profile = Literal["STANDARD", "ZAMMAD"]
 EventType = Literal[
+    "agent.*",
+    "agent.status",
     "call.*",
     "call.answered",
     "call.ended",
@@ -28,6 +32,7 @@ EventType = Literal[
     "call.queued",
     "call.recording_stored",
     "call.resumed",
+    "call.ring_cleared",
     "call.ringing",
     "call.transferred",
     "call.updated",
@@ -48,6 +53,11 @@ EventType = Literal[
     "lead.updated",
     "message.*",
     "message.created",
+    "queue.*",
+    "queue.connected",
+    "queue.disconnected",
+    "queue.removed",
+    "queue.updated",
 ]
 State = Literal["PENDING", "DELIVERED", "FAILED"]
 TEST: Final = "webhook.test"
@@ -132,8 +142,8 @@ _SELECT: Final = f"SELECT {_WEBHOOK} FROM webhook WHERE account_id = $1 AND id =
 _LOCK: Final = f"{_SELECT} FOR UPDATE"
 _DELETE: Final = "DELETE FROM webhook WHERE account_id = $1 AND id = $2 RETURNING 1"
 
-# Who is enabled again is told what happens from now on. Whatever an admin changes of where or whether, the receiver is
-# given another chance at once.
+# Who is enabled again is told what happens from now on, after what waited for him. Whatever an admin changes of where
+# or whether, the receiver is given another chance at once.
 _UPDATE: Final = f"""
 UPDATE webhook SET
     url = coalesce($3, url), description = coalesce($4, description), profile = coalesce($5, profile),
@@ -188,7 +198,14 @@ RETURNING {_DELIVERY}
 
 
 async def insert_webhook(
-    pool: Pool, account_id: UUID, url: str, description: str, profile: str, event_types: Sequence[str], secret: str
+    pool: Pool,
+    account_id: UUID,
+    by: By,
+    url: str,
+    description: str,
+    profile: str,
+    event_types: Sequence[str],
+    secret: str,
 ) -> Webhook | None:
     """Add a webhook, told of what happens from now on. None: the account has MOST."""
     async with pool.acquire() as connection, connection.transaction():
@@ -198,6 +215,9 @@ async def insert_webhook(
         row = await connection.fetchrow(
             _INSERT, account_id, url, description, profile.lower(), list(event_types), secret
         )
+        assert row is not None  # noqa: S101  # it was just made
+        change = Change(url=url, event_types=list(event_types) or None)
+        await _audit(connection, account_id, by, "created", row["id"], change)
     return _webhook(row)
 
 
@@ -216,21 +236,33 @@ async def lock_webhook(connection: Connection, account_id: UUID, webhook_id: UUI
     return _webhook(await connection.fetchrow(_LOCK, account_id, webhook_id))
 
 
-async def update_webhook(connection: Connection, account_id: UUID, webhook_id: UUID, change: Change) -> Webhook | None:
+async def update_webhook(
+    connection: Connection, account_id: UUID, by: By, webhook_id: UUID, change: Change
+) -> Webhook | None:
     """Change a webhook; as it is then."""
     profile = None if change.profile is None else change.profile.lower()
     values = (change.url, change.description, profile, change.event_types, change.enabled)
-    return _webhook(await connection.fetchrow(_UPDATE, account_id, webhook_id, *values))
+    row = await connection.fetchrow(_UPDATE, account_id, webhook_id, *values)
+    if row is not None:
+        await _audit(connection, account_id, by, "changed", webhook_id, change)
+    return _webhook(row)
 
 
-async def delete_webhook(connection: Connection, account_id: UUID, webhook_id: UUID) -> bool:
+async def delete_webhook(connection: Connection, account_id: UUID, by: By, webhook_id: UUID) -> bool:
     """Delete a webhook, and the log of its deliveries; whether it was there."""
-    return await connection.fetchval(_DELETE, account_id, webhook_id) is not None
+    if await connection.fetchval(_DELETE, account_id, webhook_id) is None:
+        return False
+    await _audit(connection, account_id, by, "deleted", webhook_id)
+    return True
 
 
-async def rotate_secret(pool: Pool, account_id: UUID, webhook_id: UUID, secret: str) -> Webhook | None:
+async def rotate_secret(pool: Pool, account_id: UUID, by: By, webhook_id: UUID, secret: str) -> Webhook | None:
     """Give a webhook a new secret; the one it had signs too for ROTATION_H."""
-    return _webhook(await pool.fetchrow(_ROTATE, account_id, webhook_id, secret))
+    async with pool.acquire() as connection, connection.transaction():
+        row = await connection.fetchrow(_ROTATE, account_id, webhook_id, secret)
+        if row is not None:
+            await _audit(connection, account_id, by, "secret_rotated", webhook_id)
+    return _webhook(row)
 
 
 async def select_secrets(pool: Pool, account_id: UUID, webhook_id: UUID) -> list[str]:
@@ -270,6 +302,20 @@ async def insert_test(
         *(tried.error, response, msgspec.json.encode([tried]).decode()),
     )
     return None if row is None else _delivery(row)
+
+
+async def _audit(
+    connection: Connection, account_id: UUID, by: By, what: str, webhook_id: UUID, change: Change | None = None
+) -> None:
+    """Write down who did it. Of a URL its host: the rest is often a secret of the receiver's."""
+    told = []
+    if change is not None:
+        told += [] if change.url is None else [f"to {urlsplit(change.url).hostname}"]
+        told += [] if change.event_types is None else [f"event_types={' '.join(change.event_types) or 'all'}"]
+        told += [] if change.profile is None else [f"profile={change.profile.lower()}"]
+        told += [] if change.enabled is None else [f"enabled={change.enabled}"]
+    detail = ", ".join(told) or None
+    await insert_audit(connection, account_id, by, f"webhook.{what}", f"webhook:{webhook_id}", detail)
 
 
 def _webhook(row: Any) -> Webhook | None:

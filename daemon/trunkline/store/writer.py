@@ -6,7 +6,6 @@ Invariants, whatever comes twice, late or torn:
 - What is refused is said (WriteResult.refused) and never takes others with it.
 """
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,6 +17,7 @@ from asyncpg import ForeignKeyViolationError, Record
 
 from trunkline.calls.record import CallRecord, CallUpdate, Direction, Status
 from trunkline.store import writer_sql as sql
+from trunkline.store.bounded import bounded_transaction
 from trunkline.store.change import LONGEST_KEY, Change, Key, change_of, coalesce, encoded
 from trunkline.store.conversations import events_of
 from trunkline.store.events import insert_events
@@ -165,19 +165,8 @@ class CallWriter:
         return await self._write_or_split(batch[:half]) + await self._write_or_split(batch[half:])
 
     async def _transaction(self, batch: Sequence[_Ready]) -> WriteResult:
-        async with self.pool.acquire(timeout=self._deadline_s) as connection:
-            # A server that hangs is left by cutting the connection: asking it to cancel would wait for it, too.
-            loop = asyncio.get_running_loop()
-            deadline = loop.call_later(self._deadline_s, connection.terminate)
-            try:
-                async with connection.transaction(isolation="read_committed"):
-                    return await self._write_batch(connection, batch)
-            except Exception as error:
-                if loop.time() < deadline.when() or not of_the_server(error):
-                    raise
-                raise TimeoutError(f"a write was not done within {self._deadline_s:g} s") from error
-            finally:
-                deadline.cancel()
+        async with bounded_transaction(self.pool, self._deadline_s) as connection:
+            return await self._write_batch(connection, batch)
 
     async def _write_batch(self, connection: Connection, batch: Sequence[_Ready]) -> WriteResult:
         account_id, integrations = await self._lock_integrations(connection, {ready.record.pbx for ready in batch})

@@ -52,6 +52,7 @@ _REPLACED: Final = (
     ("diverted_from", "divertedFrom", "text", _PLAIN),
     ("forwarded_from", "forwardedFrom", "text", _PLAIN),
     ("recordings", "recordings", "jsonb", _LIST),
+    ("queue_visits", "queueVisits", "jsonb", _LIST),
     ("quality", "quality", "text", _LOWER),
     ("revision", "revision", "integer", _PLAIN),
 )
@@ -267,6 +268,20 @@ _RINGING: Final = """(
     WHERE leg.call_id = call.id AND leg.answered_at IS NULL AND leg.ended_at IS NULL AND leg.party = ANY (call.rang)
 )"""
 
+# Who was offered the call and is not any more, and how that came: what the last of his phones did.
+_CLEARED: Final = """(
+    SELECT coalesce(
+        jsonb_agg(jsonb_build_object('extension', last.party, 'reason', last.reason) ORDER BY last.party), '[]')
+    FROM (
+        SELECT DISTINCT ON (leg.party) leg.party, leg.answered_at IS NULL AND leg.ended_at IS NULL AS rings,
+            CASE WHEN leg.answered_at IS NOT NULL THEN 'ANSWERED' ELSE upper(leg.end_reason) END AS reason
+        FROM call_leg AS leg
+        WHERE leg.call_id = call.id AND leg.party = ANY (call.rang)
+        ORDER BY leg.party, leg.answered_at IS NULL AND leg.ended_at IS NULL DESC, leg.position DESC
+    ) AS last
+    WHERE NOT last.rings
+)"""
+
 # A Call in an event: who, how it stands, and what a screen pop needs; its lists are to be had from the API.
 SUMMARY: Final = f"""jsonb_build_object(
     'id', call.id, 'integrationId', call.integration_id, 'leadId', call.lead_id,
@@ -298,7 +313,9 @@ WITH cursor AS (
     RETURNING last_seq
 ), told AS MATERIALIZED (
     SELECT told.first, told.types, call.id, call.lead_id, call.conversation_id,
-        jsonb_build_object('call', {SUMMARY}, 'lead', {LEAD_CARD}) || coalesce(told.more::jsonb, '{{}}') AS data
+        jsonb_build_object('call', {SUMMARY}, 'lead', {LEAD_CARD}) || coalesce(told.more::jsonb, '{{}}')
+            || CASE WHEN 'call.ring_cleared' = ANY (string_to_array(told.types, ' '))
+                THEN jsonb_build_object('cleared', {_CLEARED}) ELSE '{{}}' END AS data
     FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::text[]) AS told (call_id, first, types, more)
     CROSS JOIN LATERAL (SELECT * FROM call WHERE call.id = told.call_id LIMIT 1) AS call
 ), written AS (

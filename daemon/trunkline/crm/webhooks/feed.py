@@ -34,6 +34,7 @@ Enqueue = Callable[[Connection, Sequence[UUID]], Awaitable[None]]
 PAGE: Final = 500  # events handed over in one transaction
 LOOK_S: Final = 5.0  # how late events are seen whose NOTIFY was lost
 _AGAIN_S: Final = 3.0  # after the database was away
+_ONLY_IF_NAMED: Final = frozenset({"agent", "queue"})
 
 log = structlog.get_logger(__name__)
 
@@ -121,7 +122,11 @@ async def _handed(connection: Connection, behind: Sequence[Behind], page: Sequen
 
 
 def _asked_for(type_: str, event_types: Sequence[str]) -> bool:
-    return not event_types or type_ in event_types or f"{type_.partition('.')[0]}.*" in event_types
+    """Who names nothing is told of all but what changes all the time: agents and queues."""
+    room = type_.partition(".")[0]
+    if not event_types:
+        return room not in _ONLY_IF_NAMED
+    return type_ in event_types or f"{room}.*" in event_types
 
 
 async def _handed_to_zammad(connection: Connection, webhook_id: UUID, wanted: Sequence[Happening]) -> list[Handed]:

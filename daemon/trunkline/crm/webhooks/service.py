@@ -13,6 +13,7 @@ from trunkline.crm.webhooks.deliver import Deliverer, OthersTurn
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.feed import Feed
 from trunkline.store.faults import of_the_server, summary
+from trunkline.store.job_log import purge_log
 from trunkline.store.pool import Connection, Pool, open_pool, raise_if_cancelled
 from trunkline.store.webhook_line import Waiting, purge, select_due, select_waiting
 from trunkline.threads import in_thread
@@ -116,5 +117,6 @@ class WebhookService:
         self.waiting = await select_waiting(self._pool)
 
     async def _purge(self) -> None:
+        await purge_log(self._pool)
         if count := await purge(self._pool, self._sending.keep_days):
             log.info("webhooks.purged", deliveries=count)
