@@ -36,8 +36,8 @@ from trunkline.calls.record import CallRecord, CallUpdate, Direction, Leg, Recor
 from trunkline.embedded.postgres import Postgres
 from trunkline.embedded.s3 import S3Server
 from trunkline.garbage import settle
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.jobs import JobRunner, enqueue_recordings
-from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.spool import Directories, RecordingSpool
 from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader

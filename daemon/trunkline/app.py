@@ -36,7 +36,8 @@ from trunkline.crm.webhooks.service import Sending, WebhookService
 from trunkline.following import ARI_DIRECTORY, Following
 from trunkline.garbage import settle
 from trunkline.identity.upkeep import Upkeep
-from trunkline.inbox.telephony import upsert_conversations
+from trunkline.inbox.service import InboxService
+from trunkline.inbox.telephony import mark_missed, upsert_conversations
 from trunkline.metrics import Metrics, families
 from trunkline.operating import Operator, Plan
 from trunkline.recordings.spool import Directories, RecordingSpool
@@ -51,11 +52,14 @@ from trunkline.serving import (
     destinations,
     open_issuer,
     open_objects,
+    uploads,
+    vault,
     wrong_schema,
 )
 from trunkline.store.command_queue import CommandQueue
-from trunkline.store.faults import advice
-from trunkline.store.pool import Pool, open_pool
+from trunkline.store.faults import advice, of_the_server
+from trunkline.store.integrations import Report, report_links
+from trunkline.store.pool import Pool, open_pool, raise_if_cancelled
 from trunkline.store.queries import select_migration
 from trunkline.store.queue_writer import QueueWriter
 from trunkline.store.recordings import EnqueueRecordings
@@ -73,6 +77,8 @@ QUEUES_EVERY_S = 1.0  # queues and agents are written, and so told, no more ofte
 BEAT_S = 3.0  # how often it is said that a PBX is seen; store/queues.py: STALE_S
 ADOPT_S = 3.0  # how long a fresh link waits for the database to say which calls were live
 STOP_S = 5.0
+REPORT_EVERY_S = 10.0  # how the links stand
+REPORT_FIRST_S = 1.0  # until a PBX has said who it is
 
 OnUpdates = Callable[[Sequence[CallUpdate]], object]
 
@@ -138,10 +144,12 @@ class _Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._serve, ready)
             nursery.start_soon(self._write_on, on_update)
+            nursery.start_soon(self._report_links)
             nursery.start_soon(self._write_queues_on)
             nursery.start_soon(self._cut_when_stopping)
             nursery.start_soon(self._aio.call, self._pools.webhooks.run)
             nursery.start_soon(self._aio.call, self._pools.upkeep.run)
+            nursery.start_soon(self._aio.call, self._pools.inbox.run)
             if self._pools.recordings is not None:
                 here = bool(self._spools.recordings or self._spools.voicemail or self._spools.ari)
                 if not here:
@@ -297,9 +305,11 @@ class _Daemon:
             head=HEAD,
             links=self._links,
             objects=None if self._pools.recordings is None else self._pools.recordings.store,
+            uploads=uploads(self._settings),
             enqueue=self._pools.enqueue,
             webhooks=self._pools.webhooks.client,
             oidc=open_issuer(self._settings.oidc),
+            vault=vault(self._settings.integrations),
             region=self._settings.region,
             commands=commanding(self._settings.commands, _dialling_region(self._settings)),
         )
@@ -311,6 +321,17 @@ class _Daemon:
 
     def _links(self) -> list[LinkState]:
         return [LinkState(link.name, link.up, str(link.failure or "")) for _, link in self._follow]
+
+    async def _report_links(self) -> None:
+        """Say in the database how the links stand, for those who ask nobody else."""
+        while True:
+            reports = [
+                Report(following.pbx, link.up, str(link.failure or ""), link.heard_at)
+                for following, link in self._follow
+                if following.pbx
+            ]
+            await self._aio.call(self._pools.report_links, reports)
+            await trio.sleep(REPORT_EVERY_S if reports else REPORT_FIRST_S)
 
     async def _check_schema(self, migrate: bool) -> None:
         """Refuse an older schema. A database that is away is no reason not to start: calls are spooled meanwhile."""
@@ -383,6 +404,7 @@ class _Pools:
         recordings: "RecordingService | None",
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookService,
+        inbox: InboxService,
         commands: CommandQueue,
         audit_days: int,
     ) -> None:
@@ -395,6 +417,7 @@ class _Pools:
         self.recordings = recordings  # None: they stay where the PBX puts them
         self.enqueue = enqueue
         self.webhooks = webhooks
+        self.inbox = inbox
         self.commands = commands
 
     @classmethod
@@ -413,13 +436,19 @@ class _Pools:
             enqueue = enqueue_recordings
             service = await open_recordings(settings, spools.directories)
         writer = CallWriter(
-            writing, account, leads=select_leads_by_number, conversations=upsert_conversations, recordings=enqueue
+            writing,
+            account,
+            leads=select_leads_by_number,
+            conversations=upsert_conversations,
+            missed=mark_missed,
+            recordings=enqueue,
         )
         webhooks = await WebhookService.open(url, _sending(settings))
+        inbox = await InboxService.open(url, None if service is None else service.store)
         sink, commands = CallSink(writer, Spool(settings.spool.path)), CommandQueue(await open_pool(url), account)
         queues = QueueWriter(writing, account)
         kept = settings.auth.audit_days
-        return cls(account, writing, reading, sink, queues, service, enqueue, webhooks, commands, kept)
+        return cls(account, writing, reading, sink, queues, service, enqueue, webhooks, inbox, commands, kept)
 
     async def live_spooled(self, pbx: str) -> list[CallRecord]:
         """The live calls that the spool knows; here, for the spool's file belongs to this thread."""
@@ -432,6 +461,15 @@ class _Pools:
     async def migration(self) -> str | None:
         """The revision that the schema is at; asked as who writes, for an older schema lacks the API's role."""
         return await select_migration(self._writing)
+
+    async def report_links(self, reports: Sequence[Report]) -> None:
+        """Store how the links stand; while the database is away nobody could read it."""
+        try:
+            await report_links(self._writing, self._account, reports)
+        except Exception as error:
+            raise_if_cancelled()
+            if not of_the_server(error):
+                log.exception("daemon.links_not_reported")
 
     async def make_account(self) -> None:
         """Make the account, so that the API has one to serve before the first call. Raises as asyncpg does."""
@@ -451,6 +489,7 @@ class _Pools:
         if self.recordings is not None:
             self.recordings.cut()
         self.webhooks.cut()
+        self.inbox.cut()
         self.commands.cut()
 
 

@@ -289,6 +289,20 @@ class Oidc(Section, frozen=True, kw_only=True):
         return problems
 
 
+class Integrations(Section, frozen=True, kw_only=True):
+    """What seals the secrets of integrations in the database. The first key seals; all open what they have sealed."""
+
+    secret_keys: Annotated[tuple[Secret, ...], Meta(description="a list of keys, each of 64 hexadecimal digits")] = ()
+
+    def problems(self, unread: Collection[str]) -> list[str]:
+        """Refuse what is no key."""
+        return [
+            f"secret_keys: key {n} is none; allowed: 64 hexadecimal digits, as `openssl rand -hex 32` makes them"
+            for n, key in enumerate(self.secret_keys, 1)
+            if not re.fullmatch(r"[0-9a-fA-F]{64}", key.reveal(), re.ASCII)
+        ]
+
+
 class Log(Section, frozen=True, kw_only=True):
     """What is logged and how."""
 
@@ -345,6 +359,14 @@ class Recordings(Section, frozen=True, kw_only=True):
         return problems
 
 
+class Media(Section, frozen=True, kw_only=True):
+    """Files that are uploaded, for messages; they are kept where recordings are."""
+
+    largest_mb: Annotated[int, Meta(ge=1, le=5000, description="MB of a file, 1 to 5000")] = 25
+    largest_request_mb: Annotated[int, Meta(ge=1, le=50000, description="MB of all files of a request")] = 100
+    at_once: Annotated[int, Meta(ge=1, le=64, description="1 to 64 requests at a time, each holding up to 10 MB")] = 4
+
+
 class Webhooks(Section, frozen=True, kw_only=True):
     """How events are told to the URLs that the API is given."""
 
@@ -379,7 +401,9 @@ class ApiSettings(Section, frozen=True, kw_only=True):
     commands: Commands = Commands()
     database: Database
     http: Http = Http()
+    integrations: Integrations = Integrations()
     log: Log = Log()
+    media: Media = Media()
     oidc: Oidc = Oidc()
     recordings: Recordings = Recordings()
     webhooks: Webhooks = Webhooks()
@@ -404,7 +428,9 @@ _SECTIONS: dict[str, type[Section]] = {
     "commands": Commands,
     "database": Database,
     "http": Http,
+    "integrations": Integrations,
     "log": Log,
+    "media": Media,
     "oidc": Oidc,
     "pbx": Pbx,
     "recordings": Recordings,
@@ -419,6 +445,7 @@ _FILE_KEYS = {
     ("pbx", "ari_secret_file"): "ari_secret",
     ("pbx", "control_secret_file"): "control_secret",
     ("http", "api_key_file"): "api_keys",
+    ("integrations", "secret_key_file"): "secret_keys",
     ("recordings", "access_key_file"): "access_key",
     ("recordings", "secret_key_file"): "secret_key",
 }

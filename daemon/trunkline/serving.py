@@ -16,11 +16,13 @@ import structlog
 
 from trunkline import config
 from trunkline.api import Access, Commands, create_app, serve
-from trunkline.config import ApiSettings, Oidc, Recordings, Webhooks
+from trunkline.config import ApiSettings, Integrations, Oidc, Recordings, Webhooks
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.garbage import give_back, settle
 from trunkline.identity.destinations import Destinations as CallDestinations
+from trunkline.inbox.media import UploadLimits
+from trunkline.inbox.secrets import Vault
 from trunkline.metrics import Metrics
 from trunkline.store.commands import Limits
 from trunkline.store.faults import advice, of_the_server, summary
@@ -32,7 +34,7 @@ from trunkline.store.row_security import API_ROLE
 
 if TYPE_CHECKING:
     from trunkline.identity.oidc import Issuer
-    from trunkline.recordings.objects import ObjectStore
+    from trunkline.objects.s3 import ObjectStore
 
 CONNECTIONS = 8  # of the API with PostgreSQL; one of them is its feed's
 REACH_S = 3.0  # how long the start waits for the database
@@ -66,9 +68,11 @@ async def serve_alone(settings: ApiSettings, ready: Callable[[str], object] = la
             access=access(settings),
             head=HEAD,
             objects=objects,
+            uploads=uploads(settings),
             enqueue=enqueue,
             webhooks=WebhookClient(destinations(settings.webhooks)),
             oidc=open_issuer(settings.oidc),
+            vault=vault(settings.integrations),
             region=settings.account.region,
             commands=commanding(settings.commands, settings.account.region),
         )
@@ -142,6 +146,22 @@ def access(settings: ApiSettings) -> Access:
     )
 
 
+def uploads(settings: ApiSettings) -> UploadLimits:
+    """How long the files may be that are taken."""
+    media = settings.media
+    return UploadLimits(
+        file=media.largest_mb * 1_000_000,
+        request=media.largest_request_mb * 1_000_000,
+        at_once=media.at_once,
+        prefix=settings.recordings.prefix,
+    )
+
+
+def vault(integrations: Integrations) -> Vault:
+    """What seals the secrets of integrations."""
+    return Vault([bytes.fromhex(key.reveal()) for key in integrations.secret_keys])
+
+
 def open_issuer(oidc: Oidc) -> "Issuer | None":
     """Where users log in beside here; nothing is asked yet."""
     if not oidc.issuer:
@@ -176,7 +196,7 @@ def destinations(told: Webhooks) -> Destinations:
 
 def open_objects(kept: Recordings) -> "ObjectStore":
     """The bucket where recordings are; nothing is connected yet."""
-    from trunkline.recordings.objects import ObjectStore
+    from trunkline.objects.s3 import ObjectStore
 
     return ObjectStore(
         kept.endpoint,

@@ -6,7 +6,7 @@ from trunkline.store import row_security
 from trunkline.store.online import bring_back, make_tables, online, put_away
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0011"
 
 COLUMNS = {"queue_visits": "jsonb NOT NULL DEFAULT '[]'::jsonb"}
 

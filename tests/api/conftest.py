@@ -16,7 +16,9 @@ from trunkline.api.state import STATE
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.embedded.postgres import Postgres
 from trunkline.identity.oidc import Issuer
+from trunkline.inbox.secrets import Vault
 from trunkline.metrics import Metrics
+from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool, open_pool
 
 URLS: Final[dict[Pool, str]] = {}  # where a pool leads
@@ -96,6 +98,8 @@ async def serve() -> AsyncIterator[Serve]:
             links: Callable[[], Sequence[Link]] = tuple,
             webhooks: WebhookClient | None = None,
             oidc: Issuer | None = None,
+            objects: ObjectStore | None = None,
+            vault: Vault | None = None,
             region: str | None = None,
             commands: Commands | None = None,
             **access: Any,
@@ -113,6 +117,8 @@ async def serve() -> AsyncIterator[Serve]:
                 metrics=metrics,
                 webhooks=webhooks,
                 oidc=oidc,
+                objects=objects,
+                vault=vault,
                 region=region,
                 commands=commands,
             )

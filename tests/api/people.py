@@ -81,6 +81,32 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
         webhook_id,
         f"evt_{word}",
     )
+    media_file_id = await pool.fetchval(
+        "INSERT INTO media_file (account_id, name, key, size) VALUES ($1, $2, $2, 1) RETURNING id", account_id, word
+    )
+    conversation_id = await pool.fetchval(
+        """INSERT INTO conversation (account_id, channel, contact, contact_name)
+           VALUES ($1, 'telephony', $2, $2) RETURNING id""",
+        account_id,
+        word,
+    )
+    await pool.execute(
+        "INSERT INTO message (account_id, conversation_id, direction, content) VALUES ($1, $2, 'inbound', $3)",
+        account_id,
+        conversation_id,
+        word,
+    )
+    integration_id = await pool.fetchval(
+        """INSERT INTO integration (account_id, channel, integration_id, external_id, name)
+           VALUES ($1, 'whatsapp', 'whatsapp', $2, $2) RETURNING id""",
+        account_id,
+        word,
+    )
+    await pool.execute(
+        "INSERT INTO integration_secret (integration_id, account_id, name, sealed) VALUES ($1, $2, 'token', 'x')",
+        integration_id,
+        account_id,
+    )
     command_id = await pool.fetchval(
         """WITH pbx AS (INSERT INTO integration (account_id, channel, integration_id, external_id)
                VALUES ($1, 'telephony', 'asterisk', $2) RETURNING id)
@@ -117,6 +143,9 @@ async def add_account(pool: Pool, name: str, word: str) -> Belongings:
             "identities": identity_id,
             "webhooks": webhook_id,
             "deliveries": delivery_id,
+            "media-files": media_file_id,
+            "conversations": conversation_id,
+            "integrations": integration_id,
             "commands": command_id,
             "agents": extension,
         },

@@ -11,6 +11,9 @@ from served import Serve, Served, insert_calls
 
 from trunkline.api.problem import EVERYWHERE, PROBLEMS
 from trunkline.api.routes import ROUTES
+from trunkline.embedded.s3 import S3Server
+from trunkline.inbox.secrets import Vault
+from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool
 
 pytestmark = pytest.mark.asyncio
@@ -44,9 +47,12 @@ async def test_the_index_lists_every_route(shared: Served) -> None:
         assert route.tag is None or route.path in body.decode()
 
 
-async def test_schemathesis_finds_nothing(serve: Serve, pool: Pool, account_id: UUID, tmp_path: Path) -> None:
+async def test_schemathesis_finds_nothing(
+    serve: Serve, pool: Pool, account_id: UUID, s3: S3Server, tmp_path: Path
+) -> None:
     await insert_calls(pool, account_id, 30)
-    api = await serve(pool, keys=[KEY])
+    store = ObjectStore(s3.endpoint, "recordings", s3.access_key, s3.secret_key)
+    api = await serve(pool, keys=[KEY], objects=store, vault=Vault([b"k" * 32]))
     config = tmp_path / "schemathesis.toml"
     config.write_text(
         f'[auth.openapi.bearer]\nbearer = "{KEY}"\n[auth.openapi.key]\napi_key = "{KEY}"\n[parameters]\nwait = 0\n'
@@ -62,6 +68,7 @@ async def test_schemathesis_finds_nothing(serve: Serve, pool: Pool, account_id: 
         stderr=asyncio.subprocess.STDOUT,
     )
     said, _ = await process.communicate()
+    store.close()
     text = said.decode()
     assert process.returncode == 0, text
     found = re.search(r"(\d+) generated", text)

@@ -79,11 +79,12 @@ def test_one_call_is_told_in_order_and_signed(
         with urllib.request.urlopen(f"{base}/metrics", timeout=10) as answer:
             metrics = answer.read().decode()
     types = [one["type"] for one in told]
-    assert types[0] == "call.ringing"
+    assert types[:2] == ["conversation.created", "call.ringing"]
     assert types[-1] == "call.ended"
     assert [kind for kind in types if kind in ("call.answered", "call.ended")] == ["call.answered", "call.ended"]
     assert [one["data"]["seq"] for one in told] == sorted(one["data"]["seq"] for one in told)
-    assert {one["data"]["callId"] for one in told} == {str(record.id)}
+    assert {one["data"]["callId"] for one in told[1:]} == {str(record.id)}
+    assert {one["data"]["conversationId"] for one in told} == {str(record.conversation_id)}
     assert told[-1]["data"]["data"]["call"]["status"] == "COMPLETED"
     assert [one["event"] for one in three] == ["newCall", "answer", "hangup"]
     assert {one["callId"] for one in three} == {str(record.id)}

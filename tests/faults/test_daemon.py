@@ -253,6 +253,32 @@ async def test_the_api_serves_before_the_first_call(database_url: str, tmp_path:
 
 
 @pytest.mark.trio
+async def test_it_says_how_its_links_stand_and_wakes_conversations(database_url: str, tmp_path: Path) -> None:
+    async def asked(statement: str) -> Any:
+        connection = await asyncpg.connect(database_url)
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+    said = "SELECT (up, heard_at > now() - interval '1 minute')::text FROM integration_link"
+    woken = "SELECT count(*) FROM event WHERE type = 'conversation.woken'"
+    with within(20):
+        async with open_asyncio_thread() as aio, pbx() as peer:
+            await aio.call(asked, "INSERT INTO account (name) VALUES ('default')")
+            await aio.call(
+                asked,
+                "INSERT INTO conversation (account_id, channel, snoozed_until)"
+                " SELECT id, 'telephony', now() FROM account",
+            )
+            async with running(settings(peer, database_url, tmp_path, account={"name": "default"})):
+                while await aio.call(asked, said) != "(t,t)":  # noqa: ASYNC110  # it is in a database
+                    await trio.sleep(0.05)
+                while not await aio.call(asked, woken):  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+
+
+@pytest.mark.trio
 async def test_a_database_that_is_down_at_the_start_loses_no_call(server: Postgres, tmp_path: Path) -> None:
     with within(60):
         await trio.to_thread.run_sync(server.start)

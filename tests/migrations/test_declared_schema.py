@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from trunkline.calls import record
 from trunkline.store import migrate, tables
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0012", "0013")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013")
 
 
 def in_sqlalchemy(url: str, work: Any) -> Any:

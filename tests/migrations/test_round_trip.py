@@ -55,6 +55,17 @@ LIVED_IN = (
     """UPDATE conversation SET contact_name = 'Zoë', closed_at = now(), last_at = now(), integration_id = (
            SELECT id FROM integration WHERE integration.account_id = conversation.account_id ORDER BY id LIMIT 1)
        WHERE id::text < '8'""",
+    """UPDATE conversation SET snoozed_until = now(), unread_count = 3 WHERE id::text > '8'""",
+    "UPDATE message SET direction = 'internal' WHERE id::text < '4'",
+    """UPDATE media_file SET kind = 'recording'
+       WHERE id::text < '4' AND message_id IS NULL AND bucket IS NULL
+         AND id NOT IN (SELECT id FROM kept.media_clone)""",
+    """INSERT INTO object_removal (account_id, bucket, key, due_at, tries)
+       SELECT account_id, 'b', key, now(), 2 FROM media_file LIMIT 9""",
+    """INSERT INTO integration_secret (integration_id, name, account_id, sealed)
+       SELECT id, 'token', account_id, 'sealed' FROM integration""",
+    """INSERT INTO integration_link (integration_id, account_id, up, detail, heard_at)
+       SELECT id, account_id, false, 'x', now() FROM integration""",
     """UPDATE call_recording SET path = '/spool/' || id || '.wav', channel_id = 'c', kind = 'voicemail',
            paused_spans = '[{"startedAt": "x"}]', started_at = now(), legal_hold = true, erased_at = now(),
            object_key = 'k/' || id,

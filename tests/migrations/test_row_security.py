@@ -57,6 +57,10 @@ ROWS = {
     " WHERE account_id = $1",
     "webhook_delivery": "(account_id, webhook_id, message_id, type) SELECT $1, id, 'evt_a', 'call.ended' FROM webhook"
     " WHERE account_id = $1",
+    "object_removal": "(account_id, bucket, key, due_at) SELECT $1, 'a', 'b', now()",
+    "integration_secret": "(account_id, integration_id, name, sealed) SELECT $1, id, 'a', 'b' FROM integration"
+    " WHERE account_id = $1",
+    "integration_link": "(account_id, integration_id, up) SELECT $1, id, true FROM integration WHERE account_id = $1",
     "lead_phone": "(account_id, lead_id, position, number, lead_created_at) SELECT $1, id, 1, '1', now() FROM lead"
     " WHERE account_id = $1",
     "lead_alias": "(account_id, lead_id, folded_id) SELECT $1, id, gen_random_uuid() FROM lead WHERE account_id = $1",

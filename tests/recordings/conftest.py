@@ -14,8 +14,8 @@ from trunkline.api import Access, create_app, listening
 from trunkline.api.state import STATE
 from trunkline.embedded.s3 import S3Server
 from trunkline.metrics import Metrics
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.jobs import enqueue_recordings
-from trunkline.recordings.objects import ObjectStore
 from trunkline.store.pool import Pool, open_pool
 
 BUCKET = "recordings"

@@ -14,8 +14,8 @@ from patience import until
 from sounds import tone, wav
 
 from trunkline.calls.record import CallRecord, CallUpdate, Direction, Leg, RecordingKind, RecordingRef, Role, Status
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.jobs import JobRunner, enqueue_recordings
-from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.spool import Directories, RecordingSpool
 from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader

@@ -7,9 +7,9 @@ from house import House
 from structlog.testing import capture_logs
 
 from trunkline.embedded.s3 import S3Server
+from trunkline.objects.faults import StoreFault
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.breaker import Breaker
-from trunkline.recordings.faults import StoreFault
-from trunkline.recordings.objects import ObjectStore
 
 pytestmark = pytest.mark.asyncio
 

@@ -28,7 +28,7 @@ import asyncio, json, os, signal, sys
 from pathlib import Path
 
 from trunkline.recordings.jobs import JobRunner
-from trunkline.recordings.objects import ObjectStore
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.opus import OpusEncoder
 from trunkline.recordings.spool import RecordingSpool
 from trunkline.recordings.upload import Uploader

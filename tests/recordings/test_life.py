@@ -15,9 +15,9 @@ from sounds import wav
 from structlog.testing import capture_logs
 
 from trunkline.embedded.s3 import S3Server
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.jobs import JobRunner, enqueue_recordings
 from trunkline.recordings.maintenance import Maintenance
-from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.upload import Uploader
 from trunkline.store.recordings import insert_peaks, order_erasure, set_hold
 

@@ -12,10 +12,10 @@ from s3_proxy import HANG, PASS, REFUSE, Fault, S3Proxy, answer, corrupt_get, co
 from structlog.testing import capture_logs
 
 from trunkline.embedded.s3 import S3Server
+from trunkline.objects.faults import StoreFault
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.breaker import Breaker
-from trunkline.recordings.faults import StoreFault
 from trunkline.recordings.jobs import JobRunner
-from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.spool import Directories, RecordingSpool
 from trunkline.recordings.sweep import Sweeper
 from trunkline.recordings.upload import Uploader

@@ -81,6 +81,8 @@ async def count(pool: Pool, table: str) -> int:
 
 
 async def events(pool: Pool) -> list[tuple[int, str, str]]:
-    """(seq, type, externalId) of all events, in order."""
-    rows = await pool.fetch("SELECT seq, type, data->'call'->>'externalId' AS call FROM event ORDER BY seq")
-    return [tuple(row) for row in rows]
+    """(number, type, externalId) of all events of calls, in order; checks that the sequence has no gap."""
+    rows = await pool.fetch("SELECT seq, type, data->'call'->>'externalId' AS call FROM event ORDER BY account_id, seq")
+    assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
+    of_calls = [row for row in rows if row["type"].startswith("call.")]
+    return [(n, row["type"], row["call"]) for n, row in enumerate(of_calls, 1)]

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from trunkline.crm.matching import select_leads_by_number
-from trunkline.inbox.telephony import upsert_conversations
+from trunkline.inbox.telephony import mark_missed, upsert_conversations
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.writer import CallWriter
 
@@ -25,4 +25,6 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 
 @pytest_asyncio.fixture
 async def writer(pool: Pool) -> CallWriter:
-    return CallWriter(pool, "main", leads=select_leads_by_number, conversations=upsert_conversations)
+    return CallWriter(
+        pool, "main", leads=select_leads_by_number, conversations=upsert_conversations, missed=mark_missed
+    )

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from trunkline.calls.record import Direction, Status
 from trunkline.crm.matching import select_leads_by_number
-from trunkline.store import api_keys, leads, queries, recordings, sessions
+from trunkline.store import api_keys, conversations, keyset, leads, media, messages, queries, recordings, sessions
 from trunkline.store.audit import AUDIT
 from trunkline.store.kept_answers import Asked, select_kept
 from trunkline.store.keyset import Sort, select_page
@@ -54,6 +54,21 @@ _FILL = (
        FROM account, generate_series(1, $1::int) AS n""",
     """INSERT INTO audit (account_id, actor, action, subject)
        SELECT account.id, 'x', 'y', 'z' FROM account, generate_series(1, $1::int) AS n""",
+    """INSERT INTO conversation (account_id, channel, contact, status, snoozed_until, unread_count, last_at)
+       SELECT account.id, CASE WHEN n % 100 = 1 THEN 'whatsapp' ELSE 'telephony' END, n::text,
+              CASE WHEN n % 50 = 0 THEN 'open' ELSE 'closed' END,
+              CASE WHEN n % 500 = 0 THEN now() + interval '1 day' END, (n % 100 = 0)::int, now() - n * interval '1 s'
+       FROM account, generate_series(1, $1::int) AS n""",
+    """INSERT INTO message (account_id, conversation_id, direction, content, created_at)
+       SELECT account_id, id, 'inbound', 'x', last_at FROM conversation WHERE $1 > 0""",
+    """INSERT INTO media_file (account_id, message_id, key, kind)
+       SELECT account_id, id, id::text, CASE WHEN content = 'x' THEN 'attachment' END FROM message WHERE $1 > 0""",
+    """INSERT INTO media_file (account_id, key, kind)
+       SELECT account.id, n::text, 'recording' FROM account, generate_series(1, $1::int) AS n""",
+    """UPDATE call SET conversation_id = (
+           SELECT id FROM conversation WHERE conversation.account_id = call.account_id
+           AND contact = (1 + call.from_number::int)::text LIMIT 1)
+       WHERE $1 > 0""",
 )
 
 
@@ -151,6 +166,17 @@ async def _audit(api: Any, pool: Pool, own: UUID) -> None:
     assert len(second.rows) == 50
 
 
+def _conversations(found: int, *conditions: str) -> Callable[[Any, Pool, UUID], Awaitable[None]]:
+    async def ask(api: Any, pool: Pool, own: UUID) -> None:
+        page = await keyset.select_page(
+            api, conversations.CONVERSATIONS, ("conversation.account_id = $1", *conditions), (own,),
+            sort=conversations.CONVERSATIONS.default, after=None, limit=50,
+        )  # fmt: skip
+        assert len(page.rows) == found
+
+    return ask
+
+
 async def _lead(api: Any, pool: Pool, own: UUID) -> None:
     assert await leads.select_lead(api, own, await one(pool, own, "id", "lead")) is not None
     assert await leads.select_survivor(api, own, await one(pool, own, "folded_id", "lead_alias")) is not None
@@ -178,6 +204,30 @@ def _leads(
     return ask
 
 
+async def _unread(api: Any, pool: Pool, own: UUID) -> None:
+    assert (await conversations.count_unread(api, own, None)).all == ROWS // 100
+
+
+async def _timeline(api: Any, pool: Pool, own: UUID) -> None:
+    conversation_id = await pool.fetchval("SELECT conversation_id FROM call WHERE account_id = $1 LIMIT 1", own)
+    items, end = await messages.select_timeline(api, own, conversation_id, None, 50)
+    assert (len(items), end is not None) == (50, True)
+    page = await keyset.select_page(
+        api, messages.MESSAGES, ("message.account_id = $1", "message.conversation_id = $2"), (own, conversation_id),
+        sort=messages.MESSAGES.default, after=None, limit=50,
+    )  # fmt: skip
+    assert [len(messages.message_of(row).media_files) for row in page.rows] == [1]
+
+
+async def _media_files(api: Any, pool: Pool, own: UUID) -> None:
+    page = await keyset.select_page(
+        api, media.MEDIA_FILES, ("media_file.account_id = $1", media.OF_MESSAGES), (own,),
+        sort=media.MEDIA_FILES.default, after=None, limit=50,
+    )  # fmt: skip
+    assert len(page.rows) == 50
+    assert await media.select_media_file(api, own, page.rows[0]["id"]) is not None
+
+
 def _page(narrow: CallFilter, found: int = 50) -> Callable[[Any, Pool, UUID], Awaitable[None]]:
     async def ask(api: Any, pool: Pool, own: UUID) -> None:
         page = await queries.select_calls(api, own, narrow, limit=50, legs=True)
@@ -191,6 +241,12 @@ def _page(narrow: CallFilter, found: int = 50) -> Callable[[Any, Pool, UUID], Aw
     "ask",
     [
         _call, _no_call, _recordings_of_call, _recording, _unfinished, _key, _session, _audit,
+        _conversations(50),
+        _conversations(50, "conversation.status = 'open'"),
+        _conversations(ROWS // 500, "conversation.snoozed_until IS NOT NULL"),
+        _conversations(ROWS // 100, "conversation.unread_count > 0"),
+        _conversations(ROWS // 100, "conversation.channel = 'whatsapp'"),
+        _unread, _timeline, _media_files,
         _page(CallFilter()),
         _page(CallFilter(statuses=(Status.MISSED,))),
         _page(CallFilter(directions=(Direction.OUTBOUND,))),

@@ -81,7 +81,8 @@ async def told(url: str) -> dict[str, list[str]]:
     assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
     of_call: dict[str, list[str]] = {}
     for row in rows:
-        of_call.setdefault(row["call"], []).append(row["type"])
+        if row["type"].startswith("call."):
+            of_call.setdefault(row["call"], []).append(row["type"])
     return of_call
 
 

@@ -38,7 +38,7 @@ async def test_a_merge_folds_the_other_row_in(writer: CallWriter, pool: Pool) ->
         (3, "call.transferred", A),
         (4, "call.merged", A),
     ]
-    data = msgspec.json.decode(await pool.fetchval("SELECT data FROM event WHERE seq = 4"))
+    data = msgspec.json.decode(await pool.fetchval("SELECT data FROM event WHERE type = 'call.merged'"))
     assert (data["mergedId"], data["mergedExternalId"], data["call"]["id"]) == (b.id, B, a.id)
     assert await pool.fetchval("SELECT count(*) FROM event WHERE call_id::text = $1", b.id) == 1
 

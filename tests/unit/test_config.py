@@ -121,7 +121,7 @@ REFUSALS = [
     ),
     (
         _with(zzz={}),
-        "zzz: there is no such key; allowed: account, auth, commands, database, http, log, oidc, pbx, recordings",
+        "zzz: there is no such key; allowed: account, auth, commands, database, http, integrations, log, media, oidc,",
     ),
     (_with(log=3), "log: is no section; allowed: [log]"),
     (_with(pbx={"host": "x"}), "pbx: is no list of sections; allowed: [[pbx]]"),

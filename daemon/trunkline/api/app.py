@@ -9,14 +9,18 @@ from aiohttp import web
 from trunkline.api.change import purge_for_ever
 from trunkline.api.document import render_index, render_openapi
 from trunkline.api.edge import edge
+from trunkline.api.integrations import TELEGRAM
+from trunkline.api.media_routes import FILES_PATH
 from trunkline.api.problem import MAX_BODY
 from trunkline.api.routes import OPEN, ROUTES
 from trunkline.api.state import OPEN_HERE, STATE, Access, Commands, Link, State
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.destination import Destinations
 from trunkline.identity.oidc import Issuer
+from trunkline.inbox.media import SHORT_FILES, UploadLimits
+from trunkline.inbox.secrets import Vault
 from trunkline.metrics import Metrics
-from trunkline.recordings.objects import ObjectStore
+from trunkline.objects.s3 import ObjectStore
 from trunkline.store.pool import Pool
 from trunkline.store.recordings import EnqueueRecordings
 
@@ -30,9 +34,12 @@ def create_app(
     head: str | None = None,
     links: Callable[[], Sequence[Link]] = tuple,
     objects: ObjectStore | None = None,
+    uploads: UploadLimits = SHORT_FILES,
     enqueue: EnqueueRecordings | None = None,
     webhooks: WebhookClient | None = None,
     oidc: Issuer | None = None,
+    vault: Vault | None = None,
+    telegram: str = TELEGRAM,
     region: str | None = None,
     commands: Commands | None = None,
 ) -> web.Application:
@@ -40,6 +47,10 @@ def create_app(
 
     `access`: who is let in; by default whoever asks this machine by one of its own names. `head`: the newest
     migration, for readiness. `links`: how the PBX links stand now, asked at each /readyz; on the asyncio thread.
+    `objects`: where recordings and media files are, `uploads` how much may be put there, and `enqueue` what has
+    recordings worked on; None where they are not kept.
+    `webhooks`: what tests receivers; None: one that reaches public addresses over https. `vault`: seals the secrets of
+    integrations; None: there can be none. `telegram`: the Bot API's URL.
     `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
     `webhooks`: what tests receivers; None: one that reaches public addresses over https. `region`: the ISO 3166 country
     of numbers that are written without one. `commands`: what may be commanded; None: nothing that leads outside.
@@ -53,13 +64,17 @@ def create_app(
         access,
         metrics,
         open_routes=OPEN,
-        longest_bodies={(route.method, route.path): route.longest_body for route in ROUTES},
+        longest_bodies={(route.method, route.path): route.longest_body for route in ROUTES}
+        | {("POST", FILES_PATH): uploads.request},
         head=head,
         links=links,
         objects=objects,
+        uploads=uploads,
         enqueue=enqueue,
         webhooks=webhooks or WebhookClient(Destinations()),
         oidc=oidc,
+        vault=vault or Vault(()),
+        telegram=telegram,
         region=region,
         commands=commands or Commands(),
         document=render_openapi(ROUTES),

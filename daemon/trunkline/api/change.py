@@ -42,6 +42,9 @@ class Repeats(StrEnum):
     """What becomes of a POST that comes again under the same Idempotency-Key."""
 
     KEPT = "kept"  # its answer is kept for 24 h, in the transaction of what it did
+    BY_CONTENT = (
+        "by_content"  # as KEPT; its handler keeps it, for only it knows what was sent: begin_keyed, keep_answer
+    )
     HANDLED = "handled"  # the handler sees to it that it is done once, and needs one: idempotency_key(request)
     REFUSED = "refused"  # it takes no key: its answer holds a secret, or it may be done twice
 
@@ -49,9 +52,9 @@ class Repeats(StrEnum):
 class _Replayed(Exception):
     """The answer is there already."""
 
-    def __init__(self, kept: KeptAnswer) -> None:
+    def __init__(self, response: web.Response) -> None:
         super().__init__()
-        self.kept = kept
+        self.response = response
 
 
 class Change:
@@ -96,7 +99,8 @@ class Change:
         key = idempotency_key(request) if self._kept else None
         if key is not None:
             self._asked = Asked.of(key, request.method, request.raw_path, await request.read())
-            await _begin(connection, account_id, self._asked)
+            if (replayed := await begin_keyed(connection, account_id, self._asked)) is not None:
+                raise _Replayed(replayed)
         self._connection = connection
         return connection
 
@@ -128,11 +132,7 @@ class Change:
         if self._connection is None or self._account_id is None:
             return
         if self._asked is not None:
-            assert isinstance(response, web.Response)  # noqa: S101  # a stream cannot be kept
-            headers = {str(name): response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-            body = response.body if isinstance(response.body, bytes) else b""
-            kept = KeptAnswer(response.status, headers, body)
-            await insert_kept(self._connection, self._account_id, self._asked, kept)
+            await keep_answer(self._connection, self._account_id, self._asked, response)
         if self._events:
             await insert_events(self._connection, self._account_id, self._events)
 
@@ -155,8 +155,7 @@ async def serve_change(
             response = await handler(request)
             await change.finish(response)
     except _Replayed as replayed:
-        kept = replayed.kept
-        return web.Response(body=kept.body, status=kept.status, headers={**kept.headers, REPLAYED: "true"})
+        return replayed.response
     finally:
         request.pop(CHANGE, None)  # it holds the request
     change.finished()
@@ -244,8 +243,8 @@ async def purge_for_ever(state: State) -> None:
         await asyncio.sleep(PURGE_S)
 
 
-async def _begin(connection: Connection, account_id: UUID, asked: Asked) -> None:
-    """Go on where this was never asked. Raises _Replayed, Problem."""
+async def begin_keyed(connection: Connection, account_id: UUID, asked: Asked) -> web.Response | None:
+    """What was answered before to this request; None: nothing, go on and `keep_answer`. Raises Problem."""
     if not await claim(connection, account_id, asked):
         raise Problem(
             "request_in_progress",
@@ -254,7 +253,7 @@ async def _begin(connection: Connection, account_id: UUID, asked: Asked) -> None
         )
     found = await select_kept(connection, account_id, asked)
     if found is None:
-        return
+        return None
     kept, same = found
     if not same:
         raise Problem(
@@ -262,4 +261,12 @@ async def _begin(connection: Connection, account_id: UUID, asked: Asked) -> None
             f"{IDEMPOTENCY_KEY}: another request was sent with this key in the last 24 hours, of another route or with "
             "another body. Give each request a key of its own.",
         )
-    raise _Replayed(kept)
+    return web.Response(body=kept.body, status=kept.status, headers={**kept.headers, REPLAYED: "true"})
+
+
+async def keep_answer(connection: Connection, account_id: UUID, asked: Asked, response: web.StreamResponse) -> None:
+    """Keep an answer for who asks again, in the transaction of what it tells of."""
+    assert isinstance(response, web.Response)  # noqa: S101  # a stream cannot be kept
+    headers = {str(name): response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    body = response.body if isinstance(response.body, bytes) else b""
+    await insert_kept(connection, account_id, asked, KeptAnswer(response.status, headers, body))

@@ -11,6 +11,7 @@ from aiohttp import web
 from trunkline.api.change import IDEMPOTENCY_KEY, LONGEST_KEY, REPLAYED, Repeats
 from trunkline.api.contract import Answer, Parameter, Route, resource_of
 from trunkline.api.examples import ANSWERED, SENT
+from trunkline.api.multipart import FORM
 from trunkline.api.problem import CONTENT_TYPE, EVERYWHERE, PROBLEMS
 from trunkline.api.state import STATE, json_response
 
@@ -115,8 +116,14 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
         content = {one: {"schema": of[repr(route.body)], **_example(SENT, route.body)} for one in media}
         operation["requestBody"] = {"required": True, "content": content}
     elif route.takes is not None:
-        operation["requestBody"] = {"required": True, "content": {route.takes: {}}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {route.takes: _READ_BY_ITSELF.get(route.takes, {})},
+        }
     return operation
+
+
+_READ_BY_ITSELF: Final = {"multipart/form-data": {"schema": FORM}}
 
 
 def _header_parameters(route: Route) -> list[dict[str, Any]]:
@@ -126,7 +133,7 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
         found.append(("If-None-Match", "The ETag of what the client has: 304 where it is still that.", {}))
     elif route.versioned and route.method != "POST":
         found.append(("If-Match", "The ETag of what is to be changed: 412 where somebody changed it since.", {}))
-    if route.repeats in (Repeats.KEPT, Repeats.HANDLED):
+    if route.repeats in (Repeats.KEPT, Repeats.BY_CONTENT, Repeats.HANDLED):
         about = "Of the client's choice, new for each request: who sends one again gets the same answer, for 24 hours."
         found.append((IDEMPOTENCY_KEY, about, {"minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~]+$"}))
     needed = IDEMPOTENCY_KEY if route.repeats is Repeats.HANDLED else ""

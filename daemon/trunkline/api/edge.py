@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler
 from trunkline.api.cors import preflight, share
 from trunkline.api.problem import MAX_BODY, Problem
 from trunkline.api.state import DEADLINE, KNOWN, REQUEST_ID, STATE, State
-from trunkline.recordings.faults import StoreFault
+from trunkline.objects.faults import StoreFault
 from trunkline.store.faults import advice, of_the_server
 
 HANDLER_TIMEOUT_S: Final = 10.0

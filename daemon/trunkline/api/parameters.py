@@ -155,6 +155,14 @@ def _words(name: str, found: dict[str, list[str]], words: type[Word]) -> tuple[W
     return tuple(sorted(chosen))  # in one order, so that the same filter makes the same cursor
 
 
+def read_words(name: str, found: Mapping[str, list[str]], allowed: Sequence[str]) -> tuple[str, ...]:
+    """The words of a closed set that a list is narrowed to, in any case. Raises Problem."""
+    chosen = {value.strip().upper() for value in found.get(name, ())}
+    for word in sorted(chosen - set(allowed)):
+        raise bad_parameter(name, f"{_shown(word)} is not known; allowed: {', '.join(allowed)}.", allowed=list(allowed))
+    return tuple(sorted(chosen))  # in one order, so that the same filter makes the same cursor
+
+
 def _number(name: str, found: dict[str, list[str]]) -> str | None:
     if name not in found:
         return None

@@ -1,9 +1,6 @@
 """Recordings: what there is, their audio and waveform, legal hold and erasure. Each access is written down first."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from typing import Final
-from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -12,14 +9,14 @@ from aiohttp import hdrs, web
 
 from trunkline.api.address import address_of
 from trunkline.api.contract import QUERY
+from trunkline.api.download import disposition, has_it, object_headers, send_object
 from trunkline.api.guard import actor
 from trunkline.api.parameters import read_id, shortened
 from trunkline.api.problem import Problem, bad_parameter
-from trunkline.api.ranges import read_range
 from trunkline.api.state import REQUEST_ID, STATE, State, json_response
 from trunkline.calls.record import encode
-from trunkline.recordings.faults import NoObject, StoreFault
-from trunkline.recordings.objects import ObjectStore
+from trunkline.objects.faults import NoObject
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.peaks import NoPeaks
 from trunkline.recordings.waveform import waveform
 from trunkline.store.recordings import (
@@ -98,40 +95,23 @@ async def get_audio(request: web.Request) -> web.StreamResponse:
         raise _no_audio(recording)
     etag = f'"{recording.sha256 or recording.media_file_id}"'  # the old schema had no hashes
     name = "".join(c if c.isalnum() or c in "._-" else "_" for c in recording.name or "recording")
-    disposition = "attachment" if asked.get("download") else "inline"
-    headers = {
-        hdrs.ETAG: etag,
-        hdrs.ACCEPT_RANGES: "bytes",
-        hdrs.CACHE_CONTROL: "private, no-cache",
-        hdrs.CONTENT_TYPE: recording.mime_type or "application/octet-stream",
-        hdrs.CONTENT_DISPOSITION: f"{disposition}; filename*=UTF-8''{quote(name)}",
-        "Content-Security-Policy": _PLAYABLE,
-    }
-    if _matches(request.headers.get(hdrs.IF_NONE_MATCH), etag):
+    told = disposition("attachment" if asked.get("download") else "inline", name)
+    headers = object_headers(etag, recording.mime_type or "application/octet-stream", told, _PLAYABLE)
+    if has_it(request, etag):
         await _note(request, account_id, recording.id, "audio", "not modified")
         return web.Response(status=304, headers=headers)
     if asked.get("redirect"):
         await _note(request, account_id, recording.id, "redirect")
-        url = await in_thread(
-            objects.presign, key, PRESIGNED_S, headers[hdrs.CONTENT_TYPE], headers[hdrs.CONTENT_DISPOSITION]
-        )
+        url = await in_thread(objects.presign, key, PRESIGNED_S, headers[hdrs.CONTENT_TYPE], told)
         return web.Response(status=302, headers={"Location": url, "Cache-Control": "no-store"})
-    condition = request.headers.get(hdrs.IF_RANGE)
-    wanted = request.headers.get(hdrs.RANGE) if condition in (None, etag) else None
-    span = read_range(wanted, recording.size)
-    await _note(request, account_id, recording.id, "audio", None if span is None else f"bytes {span.first}-{span.last}")
-    first, size = (0, recording.size) if span is None else (span.first, span.size)
-    headers[hdrs.CONTENT_LENGTH] = str(size)
-    if span is not None:
-        headers[hdrs.CONTENT_RANGE] = f"bytes {span.first}-{span.last}/{recording.size}"
-    if request.method == hdrs.METH_HEAD:
-        return web.Response(status=200 if span is None else 206, headers=headers)
-    chunks = objects.read(key, first, size)
+
+    async def note(detail: str | None) -> None:
+        await _note(request, account_id, recording.id, "audio", detail)
+
     try:
-        begun = await in_thread(_next, chunks)
+        return await send_object(request, objects, key, recording.size, headers, note)
     except NoObject as gone:
         raise _gone(recording) from gone
-    return web.Response(status=200 if span is None else 206, headers=headers, body=_stream(begun, chunks, size))
 
 
 async def get_peaks(request: web.Request) -> web.Response:
@@ -247,32 +227,3 @@ def _no_storage() -> Problem:
 def _gone(recording: Recording) -> Problem:
     log.error("recording.object_gone", recording=str(recording.id), todo="see what empties the bucket")
     return Problem("object_missing", "The recording is no longer in the object storage.")
-
-
-def _matches(header: str | None, etag: str) -> bool:
-    """If-None-Match."""
-    if header is None:
-        return False
-    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in header.split(","))
-
-
-def _next(chunks: Iterator[bytes]) -> bytes:
-    return next(chunks, b"")
-
-
-async def _stream(begun: bytes, chunks: Iterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """The body. Raises ConnectionError where it cannot be had whole: aiohttp hangs up, so that the client sees it."""
-    try:
-        chunk = begun
-        while chunk:
-            size -= len(chunk)
-            yield chunk
-            chunk = await in_thread(_next, chunks)
-        if size > 0:
-            raise StoreFault(f"the object ended {size} bytes before its end", of_the_store=False)
-    except StoreFault as fault:
-        log.warning("http.broke_off", error=str(fault))
-        raise ConnectionResetError("the storage broke off") from fault
-    finally:
-        with suppress(ValueError):  # a thread is still reading: the client has gone, and it will find out
-            chunks.close()  # type: ignore[attr-defined]

@@ -11,7 +11,10 @@ from trunkline.api.command_routes import COMMANDS
 from trunkline.api.contract import Answer, Parameter, Route
 from trunkline.api.docs_page import DOCS_ROUTES
 from trunkline.api.identity_routes import IDENTITY_ROUTES
+from trunkline.api.inbox_routes import INBOX
+from trunkline.api.integration_routes import INTEGRATIONS
 from trunkline.api.lead_routes import LEAD_ROUTES
+from trunkline.api.media_routes import MEDIA_FILES
 from trunkline.api.oidc_routes import OIDC_ROUTES
 from trunkline.api.parameters import DEFAULT_EVENTS, DEFAULT_LIMIT, LONGEST_NUMBER, MAX_EVENTS, MAX_WAIT_S
 from trunkline.api.queue_routes import QUEUE_ROUTES
@@ -201,6 +204,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     *IDENTITY_ROUTES,
     *OIDC_ROUTES,
     *WEBHOOKS,
+    *MEDIA_FILES,
+    *INBOX,
+    *INTEGRATIONS,
     *QUEUE_ROUTES,
     Route(
         method="GET",

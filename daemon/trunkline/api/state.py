@@ -19,8 +19,10 @@ from trunkline.identity.known import Known
 from trunkline.identity.limits import Buckets
 from trunkline.identity.oidc import Issuer
 from trunkline.identity.passwords import Passwords
+from trunkline.inbox.media import UploadLimits, Uploads
+from trunkline.inbox.secrets import Vault
 from trunkline.metrics import Metrics
-from trunkline.recordings.objects import ObjectStore
+from trunkline.objects.s3 import ObjectStore
 from trunkline.store.commands import DONE, Limits
 from trunkline.store.pool import Pool
 from trunkline.store.queries import select_account
@@ -86,9 +88,12 @@ class State:
         head: str | None,
         links: Callable[[], Sequence[Link]],
         objects: ObjectStore | None,
+        uploads: UploadLimits,
         enqueue: EnqueueRecordings | None,
         webhooks: WebhookClient,
         oidc: Issuer | None,
+        vault: Vault,
+        telegram: str,
         region: str | None,
         commands: Commands,
         document: bytes,
@@ -107,9 +112,12 @@ class State:
         self.head = head  # the newest migration; None: not checked
         self.links = links
         self.objects = objects  # where recordings are; None: not configured
+        self.uploads = None if objects is None else Uploads(pool, objects, uploads)
         self.enqueue = enqueue  # has recordings worked on
         self.webhooks = webhooks  # posts to receivers
         self.oidc = oidc  # where users may log in; None: nowhere else
+        self.vault = vault  # of the secrets of integrations
+        self.telegram = telegram  # where the Bot API is
         self.region = region  # the country of numbers that are written without one
         self.commands = commands
         self.answers = Answers()

@@ -16,7 +16,7 @@ The link awaits nothing of the consumer, so nothing downstream can slow its read
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NoReturn, Protocol
 
 import structlog
@@ -143,6 +143,11 @@ class Link:
         if self.last_event_at is None:
             return 0.0
         return max(0.0, self._event_read_at + self.clock_offset_s - self.last_event_at)
+
+    @property
+    def heard_at(self) -> datetime | None:
+        """When something was last read of the PBX, by our clock; None: never."""
+        return datetime.fromtimestamp(self._read_at, UTC) if self.connects else None
 
     @property
     def skipped(self) -> dict[str, int]:

@@ -16,10 +16,18 @@ SCOPES: Final[Mapping[str, str]] = {
     "calls:read": "calls, with their legs",
     "calls:supervise": "listen to calls, whisper, barge in",
     "calls:write": "notes, tags and disposition of calls, and whose they are",
+    "conversations:read": "conversations: with whom, whose, how they stand",
+    "conversations:write": "assign, snooze, close and read them",
     "events:read": "what happens, live",
+    "integrations:read": "what is connected: PBXs, bots, numbers; never their secrets",
+    "integrations:write": "add, change, test and remove them",
     "leads:manage": "delete, merge and import leads",
     "leads:read": "leads",
     "leads:write": "make and change leads",
+    "media-files:read": "files that were uploaded or came with messages",
+    "media-files:write": "upload and delete them",
+    "messages:read": "what was said in conversations, and their timelines",
+    "messages:write": "write into conversations",
     "metrics:read": "the page for Prometheus",
     "queues:read": "queues: who waits, who serves",
     "recordings:read": "recordings: what there is, sound, waveform",
@@ -39,6 +47,10 @@ class Role(StrEnum):
     VIEWER = "VIEWER"
 
 
+_INBOX: Final = frozenset(
+    f"{what}:{how}" for what in ("conversations", "messages", "media-files") for how in ("read", "write")
+)
+
 SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
     Role.ADMIN: frozenset({ADMIN}),
     Role.SUPERVISOR: frozenset(
@@ -51,6 +63,7 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
             "calls:supervise",
             "calls:write",
             "events:read",
+            "integrations:read",
             "leads:manage",
             "leads:read",
             "leads:write",
@@ -60,6 +73,7 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
             "recordings:write",
             "webhooks:read",
         }
+        | _INBOX
     ),
     Role.AGENT: frozenset(
         {
@@ -74,9 +88,20 @@ SCOPES_OF: Final[Mapping[Role, frozenset[str]]] = {
             "queues:read",
             "recordings:read",
         }
+        | _INBOX
     ),
     # sees what goes on, hears nobody
-    Role.VIEWER: frozenset({"agents:read", "analytics:read", "calls:read", "events:read", "leads:read", "queues:read"}),
+    Role.VIEWER: frozenset(
+        {
+            "agents:read",
+            "analytics:read",
+            "calls:read",
+            "conversations:read",
+            "events:read",
+            "leads:read",
+            "queues:read",
+        }
+    ),
 }
 
 

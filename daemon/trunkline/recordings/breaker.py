@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import structlog
 
-from trunkline.recordings.faults import StoreFault
-from trunkline.recordings.objects import ObjectStore
+from trunkline.objects.faults import StoreFault
+from trunkline.objects.s3 import ObjectStore
 from trunkline.threads import in_thread
 
 FIRST_WAIT_S: Final = 1.0

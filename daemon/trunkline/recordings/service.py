@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import structlog
 
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.jobs import JobRunner
 from trunkline.recordings.maintenance import Maintenance
-from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.opus import NoEncoder, OpusEncoder
 from trunkline.recordings.spool import Directories
 from trunkline.recordings.sweep import Sweeper

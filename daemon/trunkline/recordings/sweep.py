@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from trunkline.recordings.faults import StoreFault
+from trunkline.objects.faults import StoreFault
 from trunkline.recordings.jobs import enqueue_recordings
 from trunkline.recordings.spool import SETTINGS, Directories, Found, RecordingSpool
 from trunkline.recordings.voicemail import messages

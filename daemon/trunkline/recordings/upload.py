@@ -23,11 +23,11 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from trunkline.objects.faults import NoObject, StoreFault
+from trunkline.objects.s3 import ObjectStore
 from trunkline.recordings.audio import Audio, NotAudio, examine, mended_header
 from trunkline.recordings.breaker import Breaker
-from trunkline.recordings.faults import NoObject, StoreFault
 from trunkline.recordings.jobs import Later
-from trunkline.recordings.objects import ObjectStore
 from trunkline.recordings.opus import ENDING, MIME_TYPE, NoEncoder, NotEncoded, OpusEncoder
 from trunkline.recordings.peaks import NoPeaks, peaks
 from trunkline.recordings.spool import SETTINGS, Look, Missing, RecordingSpool, Refused, is_written

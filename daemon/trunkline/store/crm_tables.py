@@ -2,7 +2,19 @@
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, PrimaryKeyConstraint, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import UUID
 
 from trunkline.store.columns import (
@@ -21,7 +33,8 @@ from trunkline.store.columns import (
 CHANNELS: Final = ("telephony", "whatsapp", "telegram")
 CONVERSATION_STATUSES: Final = ("open", "closed")
 MESSAGE_STATUSES: Final = ("pending", "sent", "delivered", "read", "failed")
-MESSAGE_DIRECTIONS: Final = ("inbound", "outbound")
+MESSAGE_DIRECTIONS: Final = ("inbound", "outbound", "internal")  # internal: a note that nobody is sent
+MEDIA_KINDS: Final = ("attachment", "recording")
 INTEGRATION_STATUSES: Final = ("active", "disabled")
 USER_ROLES: Final = ("admin", "supervisor", "agent", "viewer")
 LEAD_STATUSES: Final = ("new", "contacted", "qualified", "converted", "lost")
@@ -204,6 +217,8 @@ conversation: Final = Table(
     now_column("created_at"),
     now_column("last_at"),  # of the newest call or message
     instant("closed_at"),
+    instant("snoozed_until"),  # of an open one; it is cleared when the time has come, or something new has
+    Column("unread_count", Integer(), nullable=False, server_default=text("0")),  # missed calls, messages
     # At most one open conversation with a customer on a channel, whoever of several writers opens it.
     Index(
         "uq_conversation_open",
@@ -214,6 +229,11 @@ conversation: Final = Table(
         postgresql_where=text("status = 'open' AND contact IS NOT NULL"),
     ),
     Index("ix_conversation_account_id_last_at_id", "account_id", "last_at", "id"),
+    Index("ix_conversation_open", "account_id", "last_at", "id", postgresql_where=text("status = 'open'")),
+    Index("ix_conversation_snoozed", "account_id", "last_at", "id", postgresql_where=text("snoozed_until IS NOT NULL")),
+    Index("ix_conversation_unread", "account_id", "last_at", "id", postgresql_where=text("unread_count > 0")),
+    Index("ix_conversation_channel", "account_id", "channel", "last_at", "id"),
+    Index("ix_conversation_assigned", "account_id", "assigned_user_id", "last_at", "id"),
     one_of("channel", CHANNELS),
     one_of("status", CONVERSATION_STATUSES),
 )
@@ -263,7 +283,50 @@ media_file: Final = Table(
     Column("size", BigInteger(), nullable=True),  # bytes
     json_object("metadata"),
     now_column("uploaded_at"),
+    word("kind", "attachment"),  # recording: it is one's, and to be had from there only
     Index("ix_media_file_message_id_position", "message_id", "position"),
+    Index("ix_media_file_key", "key", postgresql_using="hash"),  # before an object goes: who else has it?
+    Index("ix_media_file_attachments", "account_id", "uploaded_at", "id", postgresql_where=text("kind = 'attachment'")),
+    one_of("kind", MEDIA_KINDS),
+)
+
+# Objects that are to go from the storage. One that is being uploaded stands here too, until its media file is written.
+object_removal: Final = Table(
+    "object_removal",
+    metadata,
+    id_column(),
+    account_column(index=True),
+    word("bucket"),
+    word("key"),
+    instant("due_at", nullable=False),
+    Column("tries", Integer(), nullable=False, server_default=text("0")),
+    now_column("created_at"),
+    Index("ix_object_removal_due_at", "due_at"),
+)
+
+# Tokens and passwords of an integration, each sealed (inbox/secrets.py).
+integration_secret: Final = Table(
+    "integration_secret",
+    metadata,
+    reference("integration_id", "integration", cascade=True, nullable=False),
+    word("name"),
+    account_column(index=True),
+    Column("sealed", LargeBinary(), nullable=False),
+    now_column("updated_at"),
+    PrimaryKeyConstraint("integration_id", "name"),
+)
+
+# How the link to a PBX stands, as the core last said.
+integration_link: Final = Table(
+    "integration_link",
+    metadata,
+    reference("integration_id", "integration", cascade=True, nullable=False),
+    account_column(index=True),
+    Column("up", Boolean(), nullable=False),
+    word("detail", ""),  # why it is not, and what to do
+    instant("heard_at"),  # something of the PBX was
+    now_column("reported_at"),
+    PrimaryKeyConstraint("integration_id"),
 )
 
 content_item: Final = Table(

@@ -22,6 +22,14 @@ class Customer(NamedTuple):
     name: str | None  # as the caller's side sent it; None for who was called
     seen_at: datetime
     integration_id: UUID
+    calling: bool  # it is he who calls
+
+
+class Opened(NamedTuple):
+    """A conversation that a Call belongs to. told: the event that this gives, if any."""
+
+    id: UUID
+    told: str | None
 
 
 class MatchLeads(Protocol):
@@ -37,14 +45,23 @@ class OpenConversations(Protocol):
 
     async def __call__(
         self, connection: Connection, account_id: UUID, customers: Sequence[tuple[Customer, UUID | None]], /
-    ) -> Mapping[str, UUID]: ...
+    ) -> Mapping[str, Opened]: ...
+
+
+class MarkMissed(Protocol):
+    """Say in their conversations that nobody took these calls; what is to be told, as (event, conversation)."""
+
+    async def __call__(
+        self, connection: Connection, account_id: UUID, call_ids: Sequence[UUID], /
+    ) -> Sequence[tuple[str, UUID]]: ...
 
 
 class Links(NamedTuple):
-    """What the writer stores of a Call's customer."""
+    """What the writer stores of a Call's customer; told: what happened to the conversation by that."""
 
     lead_id: UUID | None = None
     conversation_id: UUID | None = None
+    told: str | None = None
 
 
 def contact_of(direction: Direction, from_: str, to: str, from_private: bool, e164: str | None) -> str | None:
@@ -63,7 +80,7 @@ def customer_of(record: CallRecord, integration_id: UUID) -> Customer | None:
     if contact is None:
         return None
     name = record.caller_name if inbound else None
-    return Customer(contact, e164, name, record.started_at, integration_id)
+    return Customer(contact, e164, name, record.started_at, integration_id, inbound)
 
 
 async def find_links(
@@ -78,7 +95,13 @@ async def find_links(
     matched = await leads(connection, account_id, numbers) if leads is not None and numbers else {}
     newest: dict[str, Customer] = {}
     for customer in sorted(customers, key=lambda customer: customer.seen_at):
-        newest[customer.contact] = customer
+        before = newest.get(customer.contact)
+        calling = customer.calling or (before is not None and before.calling)
+        newest[customer.contact] = customer._replace(calling=calling)
     with_leads = [(customer, matched.get(customer.e164 or "")) for customer in newest.values()]
     opened = await conversations(connection, account_id, with_leads) if conversations is not None and with_leads else {}
-    return {customer.contact: Links(lead_id, opened.get(customer.contact)) for customer, lead_id in with_leads}
+    links = {}
+    for customer, lead_id in with_leads:
+        found = opened.get(customer.contact)
+        links[customer.contact] = Links(lead_id) if found is None else Links(lead_id, found.id, found.told)
+    return links

@@ -165,8 +165,9 @@ WITH stored AS (
         $10::integer[]
     ) AS of (recording_id, file_id, account_id, name, bucket, key, mime_type, size, metadata, seconds)
 ), file AS (
-    INSERT INTO media_file (id, account_id, name, bucket, key, url, mime_type, size, metadata)
-    SELECT file_id, account_id, name, bucket, key, 's3://' || bucket || '/' || key, mime_type, size, metadata
+    INSERT INTO media_file (id, account_id, name, bucket, key, url, mime_type, size, metadata, kind)
+    SELECT
+        file_id, account_id, name, bucket, key, 's3://' || bucket || '/' || key, mime_type, size, metadata, 'recording'
     FROM stored
 )
 UPDATE call_recording SET

@@ -29,7 +29,8 @@ _FEWER_RIGHTS: Final = {
     "auth_secret": "SELECT, INSERT",
     "call_alias": "SELECT",
     "call_leg": "SELECT",
-    "integration": "SELECT",
+    "integration": "SELECT",  # 0011 gives it the rest
+    "integration_link": "SELECT",
     "pbx_state": "SELECT",
     "queue": "SELECT",
     "queue_member": "SELECT",

@@ -53,11 +53,14 @@ from trunkline.store.crm_tables import (
     conversation,
     deal,
     integration,
+    integration_link,
+    integration_secret,
     lead,
     lead_alias,
     lead_phone,
     media_file,
     message,
+    object_removal,
 )
 from trunkline.store.identity_tables import (
     api_key,
@@ -92,6 +95,8 @@ __all__ = [
     "event",
     "event_cursor",
     "integration",
+    "integration_link",
+    "integration_secret",
     "kept_answer",
     "lead",
     "lead_alias",
@@ -100,6 +105,7 @@ __all__ = [
     "media_file",
     "message",
     "metadata",
+    "object_removal",
     "pbx_state",
     "queue",
     "queue_member",
@@ -135,7 +141,7 @@ call: Final = Table(
     account_column(),
     reference("integration_id", "integration"),  # the PBX; None: stored before PBXes were integrations
     reference("lead_id", "lead", index=True),
-    reference("conversation_id", "conversation", index=True),
+    reference("conversation_id", "conversation"),
     Column("recording_id", UUID(), ForeignKey("call_recording.id", ondelete="SET NULL", use_alter=True), nullable=True),
     word("pbx", ""),  # systemname, or HOST:PORT
     text_column("external_id"),  # Linkedid of the first channel; None: it did not come from a PBX
@@ -187,6 +193,7 @@ call: Final = Table(
         postgresql_where=text("external_id IS NOT NULL"),
     ),
     Index("ix_call_recording", "recording_id", postgresql_where=text("recording_id IS NOT NULL")),
+    Index("ix_call_conversation_id_started_at_id", "conversation_id", "started_at", "id"),
     Index("ix_call_queued", "account_id", "started_at", postgresql_where=text("queue IS NOT NULL")),
     Index("ix_call_live", "integration_id", postgresql_where=text("ended_at IS NULL")),
     # A page is gathered from one ordered run per (direction, status): store/queries.py. phone_number is from or to.

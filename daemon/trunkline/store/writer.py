@@ -15,13 +15,24 @@ from uuid import UUID, uuid4
 import msgspec
 from asyncpg import ForeignKeyViolationError, Record
 
-from trunkline.calls.record import CallRecord, CallUpdate, Direction
+from trunkline.calls.record import CallRecord, CallUpdate, Direction, Status
 from trunkline.store import writer_sql as sql
 from trunkline.store.bounded import bounded_transaction
 from trunkline.store.change import LONGEST_KEY, Change, Key, change_of, coalesce, encoded
+from trunkline.store.conversations import events_of
+from trunkline.store.events import insert_events
 from trunkline.store.faults import of_the_server, summary
 from trunkline.store.integration import PBX_INTEGRATION
-from trunkline.store.linking import Customer, Links, MatchLeads, OpenConversations, contact_of, customer_of, find_links
+from trunkline.store.linking import (
+    Customer,
+    Links,
+    MarkMissed,
+    MatchLeads,
+    OpenConversations,
+    contact_of,
+    customer_of,
+    find_links,
+)
 from trunkline.store.pool import Connection, Pool
 from trunkline.store.recordings import EnqueueRecordings
 
@@ -33,6 +44,8 @@ _LONGEST_PATH: Final = 600
 _MATCHED_AGAIN: Final = 5
 
 _MERGED: Final = "call.merged"
+_ENDED: Final = "call.ended"
+_NOT_TAKEN: Final = frozenset({Status.MISSED, Status.ABANDONED, Status.BUSY, Status.VOICEMAIL})
 _UNLINKED: Final = Links()
 
 
@@ -98,11 +111,13 @@ class CallWriter:
         *,
         leads: MatchLeads | None = None,
         conversations: OpenConversations | None = None,
+        missed: MarkMissed | None = None,
         recordings: EnqueueRecordings | None = None,
         deadline_s: float = 5.0,
     ) -> None:
         """`leads` and `conversations` (crm/, inbox/) link a Call to its customer; None leaves that link empty.
 
+        `missed` is told of calls that came in and that nobody took; None leaves their conversations read.
         `recordings` has those that have ended uploaded; None leaves them where they are.
         A transaction that takes longer than `deadline_s` counts as the server being away.
         """
@@ -110,6 +125,7 @@ class CallWriter:
         self.account_name = account_name
         self._leads = leads
         self._conversations = conversations
+        self._missed = missed
         self._recordings = recordings
         self._deadline_s = deadline_s
 
@@ -165,8 +181,18 @@ class CallWriter:
         ended = await _upsert_recordings(connection, account_id, rows)
         if ended and self._recordings is not None:
             await self._recordings(connection, ended)
+        told = [*_opened(links), *await self._mark_missed(connection, account_id, rows)]
+        if told:  # before those of their calls, whose readers may ask for the conversation
+            await insert_events(connection, account_id, await events_of(connection, account_id, told))
         events = await _insert_events(connection, account_id, rows, folds)
         return WriteResult(written=len(rows), stale=len(batch) - len(rows), events=events)
+
+    async def _mark_missed(
+        self, connection: Connection, account_id: UUID, rows: Sequence[_Row]
+    ) -> Sequence[tuple[str, UUID]]:
+        """Have the conversations of calls that ended and that nobody took say so; what is to be told of them."""
+        missed = [row.id for row in rows if _is_missed(row)]
+        return await self._missed(connection, account_id, missed) if missed and self._missed is not None else ()
 
     async def _lock_integrations(self, connection: Connection, names: set[str]) -> tuple[UUID, dict[str, UUID]]:
         """The account and its integration for each PBX, made where they are missing, locked until the commit."""
@@ -247,6 +273,22 @@ def _new_customer(row: _Row) -> Customer | None:
     e164 = held["from_e164"] if direction is Direction.INBOUND else held["to_e164"]
     known = contact_of(direction, held["from_number"], held["to_number"], held["from_private"], e164)
     return customer if known is None else None
+
+
+def _opened(links: Sequence[Links]) -> list[tuple[str, UUID]]:
+    """What happened to conversations by being linked, each once."""
+    told = {link.conversation_id: link.told for link in links if link.conversation_id and link.told}
+    return [(type_, conversation_id) for conversation_id, type_ in told.items()]
+
+
+def _is_missed(row: _Row) -> bool:
+    """Whether this write is the one that tells the end of a call that came in and that nobody took."""
+    known = 0 if row.stored is None else row.stored["revision"]
+    return (
+        row.record.direction is Direction.INBOUND
+        and row.record.status in _NOT_TAKEN
+        and any(happening.type == _ENDED and happening.revision > known for happening in row.change.happened)
+    )
 
 
 async def _upsert_calls(

@@ -1,4 +1,4 @@
-"""What object storage can do wrong; apart from objects.py, so that who only has to know it loads no S3 client."""
+"""What object storage can do wrong; apart from s3.py, so that who only has to know it loads no S3 client."""
 
 
 class StoreFault(Exception):

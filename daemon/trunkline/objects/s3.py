@@ -8,22 +8,24 @@ The client is made, and its libraries are loaded, when the storage is first aske
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from trunkline.recordings.faults import NoObject, StoreFault
+from trunkline.objects.faults import NoObject, StoreFault
 
 if TYPE_CHECKING:
     import urllib3
     from minio import Minio
     from minio.error import S3Error
+    from minio.helpers import DictType
     from minio.sse import SseS3
 
-PART: Final = 8 << 20  # bytes held of an upload; S3's own least is 5 MiB
+PART: Final = 8 << 20  # bytes held of an upload
+LEAST_PART: Final = 5 << 20  # bytes of each part but the last: S3 takes no shorter ones
 CHUNK: Final = 1 << 18  # bytes of a download
 _CONNECT_S: Final = 5.0
 _SILENT_S: Final = 30.0  # without a byte
@@ -134,6 +136,26 @@ class ObjectStore:
                 part_size=PART,
                 num_parallel_uploads=1,
             )
+
+    def begin(self, key: str, *, mime_type: str) -> str:
+        """Begin an object that comes in parts; its upload's id. Raises StoreFault."""
+        with _told(self, key):
+            sse = self._opened().sse
+            headers: DictType = {"Content-Type": mime_type, **(sse.headers() if sse is not None else {})}
+            return self._client._create_multipart_upload(self.bucket, key, headers)
+
+    def add(self, key: str, upload_id: str, number: int, data: bytes) -> str:
+        """Store part `number`, from 1, of LEAST_PART bytes or more but for the last; its ETag. Raises StoreFault."""
+        with _told(self, key):
+            return self._client._upload_part(self.bucket, key, data, None, upload_id, number)
+
+    def complete(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
+        """Make the object of its parts. Raises StoreFault."""
+        from minio.datatypes import Part
+
+        with _told(self, key):
+            parts = [Part(number, etag) for number, etag in enumerate(etags, 1)]
+            self._client._complete_multipart_upload(self.bucket, key, upload_id, parts)
 
     def read(self, key: str, offset: int = 0, size: int = 0) -> Iterator[bytes]:
         """The bytes of an object in chunks, from `offset` on, `size` of them (0: all). Raises StoreFault, NoObject."""
