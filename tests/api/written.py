@@ -50,7 +50,9 @@ def examples(file: Path) -> list[Example]:
         found += [Example(file.name, line, None) for line in _commands(re.sub(r"^ {4}", "", block, flags=re.MULTILINE))]
     spans = _SPAN.findall(_INDENTED.sub("", outside))
     found += [Example(file.name, span, None) for span in spans if span.startswith("curl ")]
-    assert len(found) == len(re.findall(r"(?<![\w./-])curl (?=[-'\"$\d])", text)), f"a command of {file} was overlooked"
+    # A shell function is no command. docs/commands.md has one; what it orders is done in tests/asterisk, on a real PBX.
+    told = re.findall(r"(?<![\w./-])curl (?=[-'\"$\d])", re.sub(r"^\w+\(\) \{.*$", "", text, flags=re.MULTILINE))
+    assert len(found) == len(told), f"a command of {file} was overlooked"
     return found
 
 
