@@ -66,7 +66,10 @@ class Route:
     the version), whatever changes it knows If-Match (check_version). sparse: takes `fields`, those of its answer.
     repeats: what becomes of a POST that comes again under its Idempotency-Key; every POST has to say so.
     secret: its answer holds one, so it is not compressed: an attacker's guess beside it would show in the length.
-    lenient: passes over query parameters that it does not know.
+            check_scope(request, self._needs)
+        if route.also is not None:
+            check_scope(request, route.also)
+        request[QUERY] = read_query(request, self._several, lenient=route.lenient)
     """
 
     method: str
@@ -83,6 +86,7 @@ class Route:
     longest_body: int = MAX_BODY
     queues: bool = True
     scope: str | None = None
+    also: str | None = None
     versioned: bool = False
     sparse: bool = False
     repeats: Repeats | None = None
@@ -172,6 +176,8 @@ class _Server:
         route = self._route
         if self._needs is not None:
             check_scope(request, self._needs)
+        if route.also is not None:
+            check_scope(request, route.also)
         request[QUERY] = read_query(request, self._several, lenient=route.lenient)
         if route.sparse and "fields" in request[QUERY]:
             request[FIELDS] = read_fields(request[QUERY]["fields"], self._fields)
@@ -202,7 +208,7 @@ def resource_of(answer: Any) -> Any:
     return get_args(hints["items"])[0] if "items" in hints else answer
 
 
-def check_scope(request: web.Request, needed: str) -> None:
+def _check_scope(request: web.Request, needed: str) -> None:
     """Raise Problem where the caller may not do what takes this scope."""
     caller = request.get(CALLER)
     if caller is None:  # another method of the path is open

@@ -83,6 +83,10 @@ def _add_sparse(components: dict[str, Any], of: dict[str, Any], resource: Any) -
     components[f"Sparse{name}"] = {**whole, "title": f"Sparse{name}", "description": f"Some fields of a {name}."}
 
 
+def _scopes(route: Route) -> str:
+    return f"Needs the scope `{route.needs}`" + (f" and `{route.also}`." if route.also else ".")
+
+
 def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for answer in route.answers:
@@ -99,7 +103,7 @@ def _operation(route: Route, of: dict[str, Any]) -> dict[str, Any]:
             responses[str(status)] = {"description": told, "content": content}
     operation = {
         "summary": route.about,
-        **({"description": f"Needs the scope `{route.needs}`."} if route.needs else {}),
+        **({"description": _scopes(route)} if route.needs else {}),
         "operationId": route.handler.__name__,
         "tags": [route.tag],
         "parameters": [

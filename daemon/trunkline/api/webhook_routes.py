@@ -30,9 +30,9 @@ WEBHOOKS: Final = (
         method="POST",
         path=_PATH,
         handler=webhooks.add_webhook,
+        also="events:read",  # who says where events are sent can read them there
         queues=False,  # it asks the name of the receiver first, or the receiver
-        about="Add a webhook: it is told of what happens from now on. Its secret is shown this once."
-        " Needs `events:read` too.",
+        about="Add a webhook: it is told of what happens from now on. Its secret is shown this once.",
         tag="webhooks",
         parameters=(_PRETTY,),
         body=webhooks.NewWebhook,
@@ -57,9 +57,9 @@ WEBHOOKS: Final = (
         path=f"{_PATH}/{{id}}",
         versioned=True,
         handler=webhooks.change_webhook,
+        also="events:read",  # who says where events are sent can read them there
         queues=False,  # it asks the name of the receiver first, or the receiver
-        about="Change a webhook; what is left out stays. Enabled again, it is told of what happens from now on."
-        " Needs `events:read` too.",
+        about="Change a webhook; what is left out stays. Enabled again, it is told of what happens from now on.",
         tag="webhooks",
         parameters=(_PRETTY,),
         body=webhooks.WebhookChange,
