@@ -66,9 +66,9 @@ class Route:
     the version), whatever changes it knows If-Match (check_version). sparse: takes `fields`, those of its answer.
     repeats: what becomes of a POST that comes again under its Idempotency-Key; every POST has to say so.
     secret: its answer holds one, so it is not compressed: an attacker's guess beside it would show in the length.
-            check_scope(request, self._needs)
+            _check_scope(request, self._needs)
         if route.also is not None:
-            check_scope(request, route.also)
+            _check_scope(request, route.also)
         request[QUERY] = read_query(request, self._several, lenient=route.lenient)
     """
 
@@ -175,9 +175,9 @@ class _Server:
         """Answer a request of somebody who was let in."""
         route = self._route
         if self._needs is not None:
-            check_scope(request, self._needs)
+            _check_scope(request, self._needs)
         if route.also is not None:
-            check_scope(request, route.also)
+            _check_scope(request, route.also)
         request[QUERY] = read_query(request, self._several, lenient=route.lenient)
         if route.sparse and "fields" in request[QUERY]:
             request[FIELDS] = read_fields(request[QUERY]["fields"], self._fields)
