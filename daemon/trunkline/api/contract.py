@@ -66,10 +66,7 @@ class Route:
     the version), whatever changes it knows If-Match (check_version). sparse: takes `fields`, those of its answer.
     repeats: what becomes of a POST that comes again under its Idempotency-Key; every POST has to say so.
     secret: its answer holds one, so it is not compressed: an attacker's guess beside it would show in the length.
-            _check_scope(request, self._needs)
-        if route.also is not None:
-            _check_scope(request, route.also)
-        request[QUERY] = read_query(request, self._several, lenient=route.lenient)
+    lenient: passes over query parameters that it does not know. also: a second scope that he must hold as well.
     """
 
     method: str
