@@ -232,3 +232,15 @@ async def test_two_that_store_the_same_leave_one_object(house: House, database_u
     (row,) = await house.rows()
     assert list(house.objects()) == [row["key"]]
     assert sha256(house.content(row["key"])).hexdigest() == (await _metadata(house))["sha256"]
+
+
+def test_without_room_for_it_the_recording_is_not_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(NotEncoded, match="no room"):
+        encoded("a.wav", wav(tone(440, 1)))
+    monkeypatch.undo()
+    broken = tmp_path / "ffmpeg"
+    broken.write_bytes(b"\x7fELF no program")
+    broken.chmod(0o755)
+    with pytest.raises(NotEncoded, match="cannot be run"):
+        encoded("a.wav", wav(tone(440, 1)), OpusEncoder(str(broken)))

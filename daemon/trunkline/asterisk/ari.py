@@ -23,7 +23,7 @@ from websockets.trio.client import ClientConnection, connect
 
 from trunkline.asterisk.ari_events import AriRecording, BadAriEvent, Replaced, answer_of, decode, request, systemname_of
 from trunkline.asterisk.backoff import Backoff
-from trunkline.asterisk.dial import Address, open_stream
+from trunkline.asterisk.dial import Address, open_stream, tell_down
 from trunkline.asterisk.session import Credentials, LinkError, Reason
 
 _LARGEST: Final = (
@@ -116,16 +116,8 @@ class AriLink:
             if self.connects > connects:
                 self.reconnects += 1
                 self._backoff.held(trio.current_time() - since)
-            wait_s = self._backoff.next_s(refused=failure.reason in (Reason.LOGIN_REFUSED, Reason.WRONG_PBX))
-            log.warning(
-                "ari.down",
-                pbx=self.name,
-                address=str(self._settings.address),
-                reason=failure.reason.value,
-                detail=failure.detail,
-                todo=failure.todo,
-                retry_s=round(wait_s, 1),
-            )
+            wait_s = self._backoff.next_s(refused=failure.refused)
+            tell_down("ari.down", self.name, self._settings.address, failure, wait_s)
             await trio.sleep(wait_s)
 
     async def _session(self) -> LinkError:

@@ -5,6 +5,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 
+import structlog
 import trio
 from trio.abc import Stream
 
@@ -15,6 +16,8 @@ RECEIVE_BUFFER = (
 )  # bytes; Asterisk closes a session whose reader stalls for `writetimeout`, so let the kernel hold much
 CONNECT_TIMEOUT_S = 5.0
 _SO_RCVBUFFORCE = 33  # Linux; needs CAP_NET_ADMIN, and then is not limited by net.core.rmem_max
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,19 @@ class LinkSettings:
     address: Address
     credentials: Credentials
     systemname: str | None = None
+
+
+def tell_down(event: str, pbx: str, address: Address, failure: LinkError, retry_s: float) -> None:
+    """Log why a link is not up, and when it is tried again."""
+    log.warning(
+        event,
+        pbx=pbx,
+        address=str(address),
+        reason=failure.reason.value,
+        detail=failure.detail,
+        todo=failure.todo,
+        retry_s=round(retry_s, 1),
+    )
 
 
 async def open_stream(address: Address) -> Stream:

@@ -24,7 +24,7 @@ import trio
 
 from trunkline.asterisk.backoff import Backoff
 from trunkline.asterisk.codec import Wanted
-from trunkline.asterisk.dial import LinkSettings, open_stream
+from trunkline.asterisk.dial import LinkSettings, open_stream, tell_down
 from trunkline.asterisk.event import Event, Frame
 from trunkline.asterisk.guard import Guard
 from trunkline.asterisk.lists import LIST_KINDS, Snapshot
@@ -173,16 +173,8 @@ class Link:
             if self.connects > connects:
                 self.reconnects += 1
                 self._backoff.held(trio.current_time() - since)
-            wait_s = self._backoff.next_s(refused=failure.reason in (Reason.LOGIN_REFUSED, Reason.WRONG_PBX))
-            log.warning(
-                "link.down",
-                pbx=self.name,
-                address=str(self._settings.address),
-                reason=failure.reason.value,
-                detail=failure.detail,
-                todo=failure.todo,
-                retry_s=round(wait_s, 1),
-            )
+            wait_s = self._backoff.next_s(refused=failure.refused)
+            tell_down("link.down", self.name, self._settings.address, failure, wait_s)
             await trio.sleep(wait_s)
 
     async def _session(self) -> LinkError:

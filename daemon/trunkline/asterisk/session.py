@@ -50,6 +50,11 @@ class LinkError(Exception):
         self.detail = detail
         self.todo = todo
 
+    @property
+    def refused(self) -> bool:
+        """Was it the peer's decision, which soon trying again will not change?"""
+        return self.reason in (Reason.LOGIN_REFUSED, Reason.WRONG_PBX)
+
 
 class State(Enum):
     GREETING = "waiting for the banner"

@@ -74,12 +74,12 @@ class OpusEncoder:
     def encode(self, source: Readable, audio: Audio) -> BinaryIO:
         """The recording as Ogg/Opus, in a file without a name, at its beginning.
 
-        Raises NotEncoded; OSError where there is no room for it; and as `source` does.
+        Raises NotEncoded, also where there is no room for it, NoEncoder, and as `source` does.
         """
         described = _described(audio)
         if described is None:
             raise NotEncoded(f"no Opus is made of {audio.codec} with {audio.channels} channels")
-        made: BinaryIO = TemporaryFile(prefix="trunkline-opus-", buffering=0)  # noqa: SIM115  # the caller closes it
+        made = _nameless()
         try:
             with self._running([*described, *_output(audio)], audio, made, subprocess.PIPE) as encoding:
                 assert encoding.stdin is not None  # noqa: S101  # a pipe
@@ -113,15 +113,18 @@ class OpusEncoder:
     def _running(
         self, asked: Sequence[str], audio: Audio, stdout: "BinaryIO | int", stdin: "BinaryIO | int"
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """An ffmpeg for the time of the block, at whose end it must have done well. Raises NotEncoded, OSError."""
+        """An ffmpeg for the time of the block, at whose end it must have done well. Raises NotEncoded, NoEncoder."""
         limit_s = self._least_s + (audio.seconds or 0.0)
         common = ["-hide_banner", "-nostdin", "-loglevel", "error", "-xerror", "-protocol_whitelist", "pipe"]
-        with TemporaryFile(prefix="trunkline-ffmpeg-") as said:
+        with _nameless() as said:
             # A group of its own, so that Ctrl-C is ours; no session: Linux shares out by these before it looks at nice.
-            process = subprocess.Popen(  # no shell, and no word of anybody else's
-                [self._program(), *common, *asked],
-                stdin=stdin, stdout=stdout, stderr=said, env=_ENVIRONMENT, process_group=0, bufsize=0,
-            )  # fmt: skip
+            try:
+                process = subprocess.Popen(  # no shell, and no word of anybody else's
+                    [self._program(), *common, *asked],
+                    stdin=stdin, stdout=stdout, stderr=said, env=_ENVIRONMENT, process_group=0, bufsize=0,
+                )  # fmt: skip
+            except OSError as error:
+                raise NotEncoded(f"{self._named} cannot be run: {error}") from error
             late = threading.Event()
 
             def end() -> None:
@@ -158,6 +161,14 @@ class OpusEncoder:
         if found is None:
             raise NoEncoder(f"there is no program {self._named}")
         return os.path.abspath(found)
+
+
+def _nameless() -> BinaryIO:
+    """A file that is gone once it is closed. Raises NotEncoded."""
+    try:
+        return TemporaryFile(prefix="trunkline-opus-", buffering=0)
+    except OSError as error:
+        raise NotEncoded(f"there is no room for it: {error}") from error
 
 
 _ENVIRONMENT: Final = {"LC_ALL": "C"}  # nothing of ours: secrets may be in it
