@@ -1,20 +1,28 @@
 """Calls that begin with one of us: to colleagues, to the outside, and by click to dial."""
 
+from datetime import UTC, datetime
+
 from stage import Stage, Tap, check, talk, until
 
 from trunkline.calls.record import LIVE, CallRecord, Direction, EndedBy, EndReason, Status
 
 
-def newest(stage: Stage, to: str) -> CallRecord:
-    """The ended call to a number that only this test dials."""
+def newest(stage: Stage, to: str, since: datetime = datetime.min.replace(tzinfo=UTC)) -> CallRecord:
+    """The ended call to a number that only this test has dialled since then."""
     found: list[CallRecord] = until(
-        f"an ended call to {to}", lambda: [r for r in stage.rows.where("to_number = $1", to) if r.status not in LIVE]
+        f"an ended call to {to}",
+        lambda: [
+            record
+            for record in stage.rows.where("to_number = $1 AND started_at >= $2", to, since)
+            if record.status not in LIVE
+        ],
     )
     assert len(found) == 1
     return found[0]
 
 
 def test_a_colleague(stage: Stage) -> None:
+    began = datetime.now(UTC)
     callee = stage.agent("1004")
     call = stage.agent("1003").call("1004")
     desk = callee.wait_call()
@@ -23,7 +31,7 @@ def test_a_colleague(stage: Stage) -> None:
     talk()
     desk.hangup()
     call.wait_end()
-    record = newest(stage, "1004")
+    record = newest(stage, "1004", began)
     check(
         record,
         direction=Direction.INTERNAL,

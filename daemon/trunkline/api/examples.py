@@ -7,7 +7,19 @@ shape that stands here. A type that a route takes as its body has to have one.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trunkline.api import calls, commands, health, leads, live, oidc, recordings, webhooks
+from trunkline.api import (
+    calls,
+    commands,
+    conversations,
+    health,
+    integrations,
+    leads,
+    live,
+    messages,
+    oidc,
+    recordings,
+    webhooks,
+)
 from trunkline.api import identity_forms as forms
 from trunkline.store.commands import Command
 from trunkline.store.identities import UserIdentity
@@ -91,6 +103,7 @@ _SUMMARY: Final[dict[str, Any]] = {  # a call without its legs, as in a list
             "pausedSpans": [],
         }
     ],
+    "queueVisits": [],
     "quality": "OBSERVED",
     "revision": 14,
     "notes": "",
@@ -254,6 +267,10 @@ SENT: Final[Mapping[Any, Any]] = {
     commands.Supervision: {"mode": "WHISPER", "extension": "1009"},
     commands.AgentBreak: {"queue": "support", "reason": "lunch"},
     commands.AgentQueue: {"queue": "support"},
+    conversations.ConversationChange: {"contactName": "Ada Lovelace", "unreadCount": 0},
+    messages.NewMessage: {"direction": "INTERNAL", "content": "Wants an offer by Friday."},
+    integrations.NewIntegration: {"channel": "TELEGRAM", "externalId": "acme_bot", "name": "Acme's bot"},
+    integrations.IntegrationChange: {"name": "Head office"},
     webhooks.NewWebhook: {
         "url": "https://crm.example.com/hook",
         "description": "CRM",
