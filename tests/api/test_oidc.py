@@ -17,7 +17,7 @@ from people import add_user, bearer
 from served import ACCOUNT, Serve, Served
 from yarl import URL
 
-from trunkline.api import oidc
+from trunkline.api import oidc, sessions
 from trunkline.identity import oidc_client
 from trunkline.identity.oidc import local_path
 from trunkline.identity.oidc_client import OidcClient
@@ -397,16 +397,43 @@ async def test_an_issuer_that_is_away_or_another_is_said_so(house: House) -> Non
     assert (await browser.get(login)).status == 302
 
 
-async def test_who_tries_too_often_is_locked_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trunkline.api import sessions
-
+@pytest.fixture
+def three_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That an address has, instead of 50."""
     monkeypatch.setattr(sessions, "OF_ADDRESS", sessions.OF_ADDRESS._replace(most=3))
+
+
+@pytest.mark.usefixtures("three_tries")
+async def test_who_tries_too_often_is_locked_out(house: House) -> None:
+    house.issuer.twist = lambda claims: claims | {"nonce": "another"}
     for _ in range(3):
-        assert await house.browser().come_back(f"{house.api.url}{oidc.CALLBACK_PATH}?code=x&state=y") == (
-            401,
-            "oidc_refused",
-        )
-    assert (await house.browser().come_back(f"{house.api.url}{oidc.CALLBACK_PATH}?code=x&state=y"))[1] == "login_locked"
+        assert await house.browser().log_in() == (401, "oidc_refused")
+    assert (await house.browser().log_in())[1] == "login_locked"
+
+
+@pytest.mark.usefixtures("three_tries")
+async def test_what_any_page_can_have_a_browser_do_locks_nobody_out(house: House, ada: UUID) -> None:
+    """An image of another page comes without our cookie; a link with it, and with a state that is guessed."""
+    callback = f"{house.api.url}{oidc.CALLBACK_PATH}"
+    for _ in range(4):
+        assert await house.browser().come_back(f"{callback}?code=x&state=y") == (401, "oidc_refused")
+        browser = house.browser()
+        await browser.begin()
+        assert await browser.come_back(f"{callback}?code=x&state=y") == (401, "oidc_refused")
+    assert await house.pool.fetchval("SELECT count(*) FROM login_try") == 0
+    assert (await house.browser().log_in())[0] == 302
+
+
+@pytest.mark.usefixtures("three_tries")
+async def test_what_the_issuer_lacks_locks_nobody_out(house: House) -> None:
+    house.issuer.metadata = {"token_endpoint": f"{house.issuer.url}/nowhere"}
+    for _ in range(4):
+        browser = house.browser()
+        back = (await browser.begin()).replace("?code=", "?error=access_denied&code=")
+        assert await browser.come_back(back) == (401, "oidc_refused")
+    for _ in range(4):
+        assert await house.browser().log_in() == (503, "oidc_unavailable")
+    assert await house.pool.fetchval("SELECT coalesce(sum(made), 0) FROM login_try") == 0
 
 
 async def test_without_an_issuer_there_is_no_such_login(serve: Serve, pool: Pool, account_id: UUID) -> None:

@@ -102,8 +102,6 @@ async def oidc_callback(request: web.Request) -> web.Response:
     """Whom the issuer sends back is logged in, and sent to where he wanted to go."""
     state, oidc = request.app[STATE], _configured(request)
     asked = {name: values[0] for name, values in request[QUERY].items()}
-    if locked_s := await begin_try_of_address(request):
-        raise login_locked(locked_s)
     account_id = await state.account_id()
     try:
         pending = unseal(await state.known.signing_secret(), account_id, request.cookies.get(COOKIE, ""))
@@ -116,6 +114,9 @@ async def oidc_callback(request: web.Request) -> web.Response:
             raise OidcRefused(f"the issuer answered {word}")
         if "code" not in asked:
             raise OidcRefused("it came back without a code")
+        # Not before: a foreign page can send anybody's browser here, but not with our cookie and the state in it.
+        if locked_s := await begin_try_of_address(request):
+            raise login_locked(locked_s)
         identity = await oidc.finish(pending, asked["code"])
         found = await find_or_tie(
             state.pool,
@@ -143,6 +144,7 @@ async def oidc_callback(request: web.Request) -> web.Response:
             headers={"Set-Cookie": f"{COOKIE}=; Max-Age=0; Path={_COOKIE_PATH}; HttpOnly; SameSite=Lax"},
         ) from error
     except OidcUnavailable as error:
+        await take_back_try_of_address(request)
         raise _unavailable(request, error) from error
     await take_back_try_of_address(request)
     response = web.Response(status=302, headers={"Location": pending.return_to, "Cache-Control": "no-store"})
