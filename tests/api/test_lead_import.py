@@ -96,6 +96,32 @@ async def test_what_is_there_is_updated_by_what_the_row_has(api: Served, pool: P
     assert types == ["lead.created"] * 3 + ["lead.updated"] * 2, "a row that changes nothing is not told"
 
 
+@pytest.mark.parametrize("on_duplicate", ["skip", "update"])
+async def test_a_number_that_two_share_makes_them_one_only_where_the_crm_does_not_tell_them_apart(
+    api: Served, pool: Pool, on_duplicate: str
+) -> None:
+    """A household, a switchboard: with externalIds of their own they are two, in one file as in two."""
+    query = f"?onDuplicate={on_duplicate}"
+    file = "name,phone,externalId\nAda,02070001001,a\nBob,02070001001,b\n"
+    for created in (2, 0):
+        status, report = await send(api, file, query)
+        assert (status, report["created"], report["failed"]) == (200, created, 0)
+    assert (await send(api, "name,phone,externalId\nCyd,02070001001,c\n", query))[1]["created"] == 1
+    shared = "+442070001001"
+    assert [lead[:2] + lead[4:5] for lead in await leads(pool)] == [
+        ("Ada", shared, "a"), ("Bob", shared, "b"), ("Cyd", shared, "c"),
+    ]  # fmt: skip
+    assert (await send(api, "phone\n02070001001\n", query))[1]["created"] == 0, "one without may be any of them"
+
+
+async def test_a_lead_of_two_numbers_becomes_one_of_two_people_of_a_file(api: Served, pool: Pool) -> None:
+    await send(api, "phone,mobile\n02070001001,02070001002\n")
+    file = "name,phone,externalId\nAda,02070001001,a\nBob,02070001002,b\n"
+    status, report = await send(api, file, "?onDuplicate=update")
+    assert (status, report["created"], report["updated"]) == (200, 1, 1)
+    assert [(lead[0], lead[4]) for lead in await leads(pool)] == [("Ada", "a"), ("Bob", "b")]
+
+
 async def test_columns_are_named_where_they_are_called_otherwise(api: Served, pool: Pool) -> None:
     file = "Kunde,Rufnummer,name\nAda,02070001001,ignored\n"
     status, report = await send(api, file, "?map=name:Kunde&map=phone:Rufnummer")

@@ -27,6 +27,7 @@ from trunkline.store.leads import (
     Values,
     insert_leads,
     lock_lead,
+    select_external_ids,
     select_leads,
     select_leads_by_external_id,
     update_lead,
@@ -135,7 +136,8 @@ class _Import:
         self._mapping = mapping
         self._update = update
         self._rows: list[_Row] = []
-        self._seen: set[str] = set()  # externalIds and numbers of the file
+        self._ids: set[str] = set()  # externalIds of the file
+        self._numbers: dict[str, str | None] = {}  # those of the file, with the externalId of the first row that has it
 
     async def take(self, record: Record) -> None:
         """Take the header, or a row."""
@@ -150,13 +152,18 @@ class _Import:
         row = self._read(record)
         if row is None:
             return
-        keys = {*row.numbers, *([f"id {row.values.external_id}"] if row.values.external_id else ())}
-        if keys & self._seen:
-            if not self._update:
+        own_id = row.values.external_id
+        shared = [number for number in row.numbers if number in self._numbers]
+        if own_id in self._ids or shared:
+            if self._update:
+                await self.flush()  # the one before it has to be there
+            elif own_id in self._ids or not all(_differ(own_id, self._numbers[number]) for number in shared):
                 self.report.skipped += 1
                 return
-            await self.flush()  # the one before it has to be there
-        self._seen |= keys
+        if own_id is not None:
+            self._ids.add(own_id)
+        for number in row.numbers:
+            self._numbers.setdefault(number, own_id)
         self._rows.append(row)
         if len(self._rows) == BATCH:
             await self.flush()
@@ -189,16 +196,24 @@ class _Import:
         self.report.skipped += skipped
 
     async def _twins(self, connection: Connection, rows: Sequence[_Row]) -> list[UUID | None]:
-        """The lead that each row is already: by its externalId, else as a caller with one of its numbers is matched."""
+        """The lead that each row is already: by its externalId, else as a caller with one of its numbers is matched.
+
+        Those that the CRM tells apart by their externalIds are not one for a number that they share.
+        """
         ids = [row.values.external_id for row in rows if row.values.external_id]
         by_id = await select_leads_by_external_id(connection, self._account_id, ids) if ids else {}
         numbers = sorted({number for row in rows for number in row.numbers})
         by_number = await select_leads_by_number(connection, self._account_id, numbers) if numbers else {}
-        return [
-            by_id.get(row.values.external_id or "")
-            or next((by_number[number] for number in row.numbers if number in by_number), None)
-            for row in rows
-        ]
+        known_as = await select_external_ids(connection, self._account_id, sorted(set(by_number.values())))
+        twins = []
+        for row in rows:
+            own_id = row.values.external_id
+            sharing = (by_number[number] for number in row.numbers if number in by_number)
+            twin = by_id.get(own_id or "") or next((id_ for id_ in sharing if not _differ(own_id, known_as[id_])), None)
+            if twin in known_as and own_id and self._update:
+                known_as[twin] = own_id  # it gets it by this row
+            twins.append(twin)
+        return twins
 
     async def _create(self, connection: Connection, rows: Sequence[_Row]) -> list[NewEvent]:
         """Make leads; the events that tell of them. Somebody else may have taken an externalId this moment."""
@@ -287,6 +302,11 @@ class _Import:
         self.report.failed += 1
         if len(self.report.errors) < MOST_ERRORS:
             self.report.errors.append(RowError(line, message))
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    """Whether these are the externalIds of two leads; one without any may be either."""
+    return one is not None and other is not None and one != other
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[tuple[bytes, bool]]:

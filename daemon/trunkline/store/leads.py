@@ -159,6 +159,7 @@ _FOLLOWING: Final = ("call", "conversation", "deal", "booking", "lead_alias")
 _FOLLOW: Final = "UPDATE {} SET lead_id = $3 WHERE account_id = $1 AND lead_id = $2"
 _INSERT_ALIAS: Final = "INSERT INTO lead_alias (account_id, folded_id, lead_id) VALUES ($1, $2, $3)"
 
+_SELECT_EXTERNAL_IDS: Final = "SELECT id, external_id FROM lead WHERE account_id = $1 AND id = ANY ($2::uuid[])"
 _SELECT_BY_EXTERNAL_ID: Final = """
 SELECT wanted.external_id, lead.id FROM unnest($2::text[]) AS wanted (external_id)
 CROSS JOIN LATERAL (
@@ -341,6 +342,14 @@ async def select_leads_by_external_id(
     """The lead of each externalId that one has."""
     rows = await connection.fetch(_SELECT_BY_EXTERNAL_ID, account_id, external_ids)
     return {row["external_id"]: row["id"] for row in rows}
+
+
+async def select_external_ids(
+    connection: Connection, account_id: UUID, lead_ids: Sequence[UUID]
+) -> dict[UUID, str | None]:
+    """The externalId of each lead."""
+    rows = await connection.fetch(_SELECT_EXTERNAL_IDS, account_id, lead_ids)
+    return {row["id"]: row["external_id"] for row in rows}
 
 
 def _merged(into: Lead, folded: Lead) -> Values:
