@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from people import Belongings, add_account
+from people import Belongings, add_account, bearer
 from served import ACCOUNT, Serve, Served
 from structlog.testing import capture_logs
 from test_permissions import filled
@@ -184,6 +184,21 @@ async def test_a_key_is_of_one_request(api: Served, pool: Pool, own: Belongings)
         status, problem, _ = await post(api, key, other, path)
         assert (status, problem["code"]) == (422, "idempotency_key_reused")
     assert await pool.fetchval("SELECT count(*) FROM app_user") == 2
+
+
+async def test_a_key_is_of_one_caller(serve: Serve, pool: Pool, own: Belongings) -> None:
+    api, body = await serve(pool, keys=["a", "b"]), user()
+
+    async def sent(by: str) -> tuple[int, Any]:
+        headers = {"Idempotency-Key": "1", **bearer(by)}
+        response, raw = await api.raw(USERS, method="POST", json=body, headers=headers)
+        return response.status, msgspec.json.decode(raw)
+
+    made = await sent("a")
+    assert made[0] == 201
+    status, problem = await sent("b")
+    assert (status, problem["code"]) == (422, "idempotency_key_reused")
+    assert await sent("a") == made
 
 
 async def test_a_refusal_is_not_kept(api: Served, pool: Pool) -> None:

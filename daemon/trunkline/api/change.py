@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 from aiohttp import hdrs, web
 
+from trunkline.api.guard import CALLER
 from trunkline.api.problem import Problem
 from trunkline.api.representation import is_version
 from trunkline.api.state import STATE, State
@@ -98,7 +99,7 @@ class Change:
         await connection.execute(_IMPATIENT)
         key = idempotency_key(request) if self._kept else None
         if key is not None:
-            self._asked = Asked.of(key, request.method, request.raw_path, await request.read())
+            self._asked = asked_under(key, request, await request.read())
             if (replayed := await begin_keyed(connection, account_id, self._asked)) is not None:
                 raise _Replayed(replayed)
         self._connection = connection
@@ -243,6 +244,12 @@ async def purge_for_ever(state: State) -> None:
         await asyncio.sleep(PURGE_S)
 
 
+def asked_under(key: str, request: web.Request, body: bytes) -> Asked:
+    """What makes a request this one: who asks, for what. Another caller is not answered what this one was."""
+    caller = request.get(CALLER)
+    return Asked.of(key, "" if caller is None else caller.actor, request.method, request.raw_path, body)
+
+
 async def begin_keyed(connection: Connection, account_id: UUID, asked: Asked) -> web.Response | None:
     """What was answered before to this request; None: nothing, go on and `keep_answer`. Raises Problem."""
     if not await claim(connection, account_id, asked):
@@ -258,8 +265,8 @@ async def begin_keyed(connection: Connection, account_id: UUID, asked: Asked) ->
     if not same:
         raise Problem(
             "idempotency_key_reused",
-            f"{IDEMPOTENCY_KEY}: another request was sent with this key in the last 24 hours, of another route or with "
-            "another body. Give each request a key of its own.",
+            f"{IDEMPOTENCY_KEY}: another request was sent with this key in the last 24 hours, of another route, with "
+            "another body or by another caller. Give each request a key of its own.",
         )
     return web.Response(body=kept.body, status=kept.status, headers={**kept.headers, REPLAYED: "true"})
 

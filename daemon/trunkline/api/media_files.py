@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from trunkline.api.change import begin_keyed, changing, idempotency_key, keep_answer
+from trunkline.api.change import asked_under, begin_keyed, changing, idempotency_key, keep_answer
 from trunkline.api.download import disposition, has_it, object_headers, send_object
 from trunkline.api.listing import Narrowed, list_page
 from trunkline.api.multipart import WHOLE_S, read_files
@@ -21,7 +21,6 @@ from trunkline.calls.record import encode
 from trunkline.inbox.media import TooLarge, Uploads
 from trunkline.inbox.sniff import SHOWN, served_as
 from trunkline.objects.faults import NoObject
-from trunkline.store.kept_answers import Asked
 from trunkline.store.media import (
     MEDIA_FILES,
     OF_MESSAGES,
@@ -80,7 +79,7 @@ async def _added(request: web.Request, account_id: UUID, received: Sequence[Rece
     connection, asked = await changing(request), None
     if (key := idempotency_key(request)) is not None:
         files = encode([(one.name, one.sha256) for one in received])
-        asked = Asked.of(key, request.method, request.raw_path, files)
+        asked = asked_under(key, request, files)
         if (kept := await begin_keyed(connection, account_id, asked)) is not None:
             await give_up(connection, account_id, [one.removal_id for one in received])
             return kept

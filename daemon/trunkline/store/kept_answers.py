@@ -46,10 +46,10 @@ class Asked(NamedTuple):
     fingerprint: bytes
 
     @classmethod
-    def of(cls, key: str, method: str, target: str, body: bytes) -> "Asked":
-        """key: 1 to 255 visible ASCII characters; target: path and query."""
+    def of(cls, key: str, actor: str, method: str, target: str, body: bytes) -> "Asked":
+        """key: 1 to 255 visible ASCII characters; actor: who asks, as in the audit; target: path and query."""
         secret = blake2b(key.encode(), person=b"kept_answer").digest()
-        told = b"\0".join((method.encode(), target.encode(), body))
+        told = b"\0".join((actor.encode(), method.encode(), target.encode(), body))
         return cls(sha256(key.encode()).digest(), blake2b(told, key=secret, digest_size=32).digest())
 
 
