@@ -130,6 +130,20 @@ async def test_a_pbx_can_be_renamed_and_goes_only_once_its_calls_are_over(api: S
     assert await desk.pool.fetchval("SELECT count(*) FROM call WHERE integration_id IS NULL") == 1
 
 
+async def test_a_pbx_that_a_daemon_follows_stays_with_its_queues(api: Served, desk: Desk) -> None:
+    path = f"{PATH}/{await pbx(desk, live=False)}"
+    await desk.pool.execute(
+        "INSERT INTO queue (account_id, integration_id, name) SELECT account_id, id, 'q' FROM integration"
+    )
+    await report_links(desk.pool, "main", [Report("pbx1", False, "login refused", None)])  # it tries, and may succeed
+    status, problem = await ask(api, "DELETE", path)
+    assert (status, problem["code"]) == (409, "integration_in_use")
+    assert "stop the daemon" in problem["detail"]
+    assert await desk.pool.fetchval("SELECT count(*) FROM queue") == 1
+    await desk.pool.execute("UPDATE integration_link SET reported_at = now() - interval '61 s'")
+    assert (await ask(api, "DELETE", path))[0] == 204
+
+
 async def test_of_a_pbx_is_told_what_the_core_last_said(api: Served, desk: Desk) -> None:
     id_ = UUID(await pbx(desk, live=False))
 

@@ -30,6 +30,11 @@ SILENT_S: Final = 60.0  # a core reports its links every 10 s
 TELEGRAM: Final = "https://api.telegram.org"
 BOT_TOKEN: Final = "botToken"  # noqa: S105  # the name of a secret
 TEST_S: Final = 8.0
+_AGAINST: Final = {
+    "live_calls": "Calls are live on this PBX: it can be deleted once they are over.",
+    "followed": "A daemon follows this PBX: stop the daemon or take the PBX out of its settings first; "
+    f"{SILENT_S:.0f} s later it can be deleted.",
+}
 _LONGEST_SETTINGS: Final = 8192  # bytes of JSON
 
 _Name = Annotated[str, Meta(max_length=200)]
@@ -138,8 +143,9 @@ async def remove_integration(request: web.Request) -> web.Response:
     connection = await changing(request)
     integration = await _locked(request, connection)
     check_version(request, _version(integration))
-    if not await rows.delete_integration(connection, account_id, integration.id):
-        raise Problem("integration_in_use", "Calls are live on this PBX: it can be deleted once they are over.")
+    against = await rows.delete_integration(connection, account_id, integration.id, followed_s=SILENT_S)
+    if against is not None:
+        raise Problem("integration_in_use", _AGAINST[against])
     subject = f"integration:{integration.id}"
     await insert_audit(connection, account_id, by(request), "integration.deleted", subject, integration.external_id)
     return web.Response(status=204)

@@ -50,7 +50,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "idempotency_not_kept": (400, "the route takes no Idempotency-Key"),
     "identity_not_found": (404, "the user is tied to nothing of this id"),
     "identity_taken": (409, "the user or the subject is tied to another one already"),
-    "integration_in_use": (409, "the PBX has live calls"),
+    "integration_in_use": (409, "the PBX has live calls, or a daemon follows it"),
     "integration_not_found": (404, "no integration of the account has this id"),
     "integration_of_core": (409, "of a PBX only the name can be changed"),
     "integration_taken": (409, "the account has an integration of this channel with this externalId"),

@@ -72,6 +72,11 @@ _UPDATE: Final = """
 UPDATE integration SET external_id = $3, name = $4, status = $5, settings = $6 WHERE account_id = $1 AND id = $2
 """
 _HAS_LIVE_CALLS: Final = "SELECT EXISTS (SELECT FROM call WHERE integration_id = $1 AND ended_at IS NULL)"
+_IS_FOLLOWED: Final = """
+SELECT EXISTS (
+    SELECT FROM integration_link WHERE integration_id = $1 AND reported_at > now() - $2::float * interval '1 s'
+)
+"""
 _STORE_SEALED: Final = """
 INSERT INTO integration_secret (integration_id, name, account_id, sealed) VALUES ($1, $2, $3, $4)
 ON CONFLICT (integration_id, name) DO UPDATE SET sealed = excluded.sealed, updated_at = now()
@@ -136,12 +141,19 @@ async def update_integration(connection: Connection, account_id: UUID, changed: 
     return True
 
 
-async def delete_integration(connection: Connection, account_id: UUID, integration_id: UUID) -> bool:
-    """Delete an integration that is locked; False where it has live calls."""
+async def delete_integration(
+    connection: Connection, account_id: UUID, integration_id: UUID, *, followed_s: float
+) -> Literal["live_calls", "followed"] | None:
+    """Delete an integration that is locked; else what is against it: a core spoke of it in the last followed_s seconds.
+
+    Its queues would go with it, and a core that runs tells only of what changes: they stayed away until its next start.
+    """
     if await connection.fetchval(_HAS_LIVE_CALLS, integration_id):
-        return False
+        return "live_calls"
+    if await connection.fetchval(_IS_FOLLOWED, integration_id, followed_s):
+        return "followed"
     await connection.execute("DELETE FROM integration WHERE account_id = $1 AND id = $2", account_id, integration_id)
-    return True
+    return None
 
 
 async def set_secrets(
