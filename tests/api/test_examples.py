@@ -28,8 +28,10 @@ from trunkline.calls.record import RecordingRef
 from trunkline.crm.matching import select_leads_by_number
 from trunkline.crm.webhooks.client import WebhookClient
 from trunkline.crm.webhooks.message import body_of, headers_of, new_secret
+from trunkline.embedded.s3 import S3Server
 from trunkline.identity.passwords import hash_password
 from trunkline.inbox.telephony import upsert_conversations
+from trunkline.objects.s3 import ObjectStore
 from trunkline.store.events import select_events
 from trunkline.store.leads import Lead
 from trunkline.store.pool import Pool
@@ -41,7 +43,11 @@ TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 KEY = "a-key-of-the-settings"
 PASSWORD = "correct horse battery staple"
 CALLER = "12025550123"
-FILES = {"leads.csv": b"name,phone,email\nAda,020 7000 1001,ada@example.com\n"}
+FILES = {
+    "leads.csv": b"name,phone,email\nAda,020 7000 1001,ada@example.com\n",
+    "photo.jpg": b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01" + bytes(100),
+    "offer.pdf": b"%PDF-1.7\n" + bytes(100),
+}
 
 
 class Account:
@@ -69,7 +75,7 @@ def hashed() -> str:
 
 
 @pytest_asyncio.fixture
-async def account(serve: Serve, pool: Pool, emptied_database: str, hashed: str) -> AsyncIterator[Account]:
+async def account(serve: Serve, pool: Pool, emptied_database: str, hashed: str, s3: S3Server) -> AsyncIterator[Account]:
     belongings = await add_account(pool, ACCOUNT, "own")
     await pool.execute(
         "INSERT INTO lead (account_id, name, phone, phone_e164) VALUES ($1, 'Ada Lovelace', $2, '+' || $2)",
@@ -106,10 +112,12 @@ async def account(serve: Serve, pool: Pool, emptied_database: str, hashed: str) 
         return names[host]
 
     client = WebhookClient(dataclasses.replace(HERE, resolve=resolve))
-    api = await serve(pool, keys=[KEY], secret=SECRET, webhooks=client, region="GB")
+    store = ObjectStore(s3.endpoint, "recordings", s3.access_key, s3.secret_key)
+    api = await serve(pool, keys=[KEY], secret=SECRET, webhooks=client, region="GB", objects=store)
     api.client._cookie_jar = aiohttp.CookieJar(unsafe=True)  # one that keeps those of 127.0.0.1, as curl does
     of = {**belongings.of, "calls": call_id, "recordings": recording_id}
     yield Account(api, pool, of, belongings.account_id, await log_in(pool, belongings.account_id, ada))
+    store.close()
 
 
 @pytest.fixture
@@ -177,7 +185,12 @@ async def run(account: Account, example: Example) -> None:
     url = re.sub(r"^http://127\.0\.0\.1:8080", account.api.url, asked.url)
     assert url.startswith(account.api.url), example.line
     headers = {**(bearer(KEY) if "README" in example.where else {}), **asked.headers}
-    async with account.api.client.request(asked.method, url, headers=headers, data=asked.body) as response:
+    sent: Any = asked.body
+    if isinstance(asked.body, list):
+        sent = aiohttp.FormData()
+        for name, file in asked.body:
+            sent.add_field(name, FILES[file], filename=file)
+    async with account.api.client.request(asked.method, url, headers=headers, data=sent) as response:
         body = await response.read()
         assert response.status < 300, f"{example.where}: {example.line}: {response.status} {body[:500]!r}"
     if example.answer is not None:

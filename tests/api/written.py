@@ -24,7 +24,7 @@ class Curl(NamedTuple):
     method: str
     url: str
     headers: dict[str, str]
-    body: bytes | None
+    body: bytes | list[tuple[str, str]] | None  # or the parts of a form: a field's name, a file's
 
 
 class Example(NamedTuple):
@@ -68,6 +68,7 @@ def _commands(block: str) -> list[str]:
 def read_curl(line: str, variables: Mapping[str, str], files: Mapping[str, bytes] = MappingProxyType({})) -> Curl:
     """What a shell and curl make of a command. An option that is not known here is no example that a test could run."""
     method, url, headers, body, cookies = "", "", {}, None, None
+    form: list[tuple[str, str]] = []
     line = _VARIABLE.sub(lambda match: variables[match[1]], line)
     words = iter(shlex.split(line, comments=True)[1:])
     for word in words:
@@ -87,6 +88,9 @@ def read_curl(line: str, variables: Mapping[str, str], files: Mapping[str, bytes
             body = next(words).encode()
         elif word == "-T":
             body = files[next(words)]
+        elif word == "-F":
+            name, _, file = next(words).partition("=@")
+            form.append((name, file))
         elif word == "-b":
             cookies = next(words)
         elif word.startswith("-"):
@@ -96,6 +100,7 @@ def read_curl(line: str, variables: Mapping[str, str], files: Mapping[str, bytes
             url = word if "://" in word else f"http://{word}"
     assert url, line
     assert cookies in (None, "cookies"), line
+    body = form or body
     return Curl(line, method or ("GET" if body is None else "POST"), url, headers, body)
 
 

@@ -51,9 +51,8 @@ def create_app(
     recordings worked on; None where they are not kept.
     `webhooks`: what tests receivers; None: one that reaches public addresses over https. `vault`: seals the secrets of
     integrations; None: there can be none. `telegram`: the Bot API's URL.
-    `objects`: where recordings are, and `enqueue` what has them worked on; None where they are not kept.
-    `webhooks`: what tests receivers; None: one that reaches public addresses over https. `region`: the ISO 3166 country
-    of numbers that are written without one. `commands`: what may be commanded; None: nothing that leads outside.
+    `region`: the ISO 3166 country of numbers that are written without one. `commands`: what may be commanded; None:
+    nothing that leads outside.
     `oidc`: an issuer where users log in; None: by passwords only.
     `pool` should be of `open_pool(account=...)`, which sees no other account. The database need not be there yet.
     """

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import trio
 
 from trunkline import app, config, logs
 from trunkline.calls.record import CallUpdate
 from trunkline.commands.failures import leaves
-from trunkline.commands.up_pbx import CannotRun, EmbeddedPbx, OwnPbx, ReplayedPbx, UpPbx
+from trunkline.commands.up_pbx import CannotRun, EmbeddedPbx, OwnPbx, ReplayedPbx, UpPbx, short
 from trunkline.commands.up_screen import Screen, unready
 from trunkline.config_reading import ConfigError
 from trunkline.embedded.asterisk import AsteriskError
@@ -157,6 +158,12 @@ class _Up:
         self._database_url = await trio.to_thread.run_sync(start)
         self._screen.say(f"PostgreSQL is up: 127.0.0.1:{self._postgres.port}")
 
+    def _database(self) -> str:
+        """The database's URL for a shell, with the password where it is and not on the screen."""
+        url = urlsplit(self._database_url)
+        password = short(self._postgres.home / "password")
+        return f'"postgresql://{url.username}:$(cat {password})@{url.hostname}:{url.port}{url.path}"'
+
     async def _stop_postgres(self) -> None:
         await trio.to_thread.run_sync(self._postgres.stop)
 
@@ -205,6 +212,7 @@ class _Up:
                 else f"its recording is not stored yet: {url}/api/v1/recordings?pretty=1"
             )
         if not self._arguments.once:
+            say(f"users and keys: TRUNKLINE_DATABASE_URL={self._database()} .venv/bin/trunkline admin --help")
             say("it goes on until Ctrl-C")
             await trio.sleep_forever()
 

@@ -99,12 +99,12 @@ class EmbeddedPbx:
             call.cancel_scope.cancel()
         self._screen.say(
             f"call yourself: a softphone as 1002 at {asterisk.host}:{asterisk.sip_port}, "
-            f"password in {_short(asterisk.home / 'etc/secrets.json')}"
+            f"password in {short(asterisk.home / 'etc/secrets.json')}"
         )
         secret = _kept_secret(asterisk)
         self._screen.say(
             f"examine this PBX: .venv/bin/trunkline doctor --pbx {asterisk.host}:{asterisk.ami_port} "
-            f"--secret-file {_short(secret)}"
+            f"--secret-file {short(secret)}"
         )
 
     async def stop(self) -> None:
@@ -203,7 +203,7 @@ def _load() -> ReplayPbx:
     return ReplayPbx(captures)
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """The path from here, where that is shorter."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
