@@ -6,8 +6,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 ARGS ?=
-# How many tests run beside each other: whole files of them. One by one where only some are asked for.
-WORKERS ?= $(if $(ARGS),0,2)
+# How many tests run beside each other: whole files of them. Most wait for a server, so four on two cores. One by one where only some are asked for.
+WORKERS ?= $(if $(ARGS),0,4)
 BIN := .venv/bin
 SYNCED := .venv/.synced
 
