@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -177,6 +178,35 @@ async def test_an_event_on_the_wire_becomes_a_row(database_url: str, tmp_path: P
             await ran.happened("call.ended")
             (call,) = await calls_in(database_url)
             assert call["ended_at"] is not None
+
+
+def dial(url: str, to: str) -> str:
+    """What is said to somebody who wants that called; all that may be called is France."""
+    body = json.dumps({"extension": "1001", "to": to}).encode()
+    headers = {"Content-Type": "application/json", "Idempotency-Key": to.replace(" ", "")}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as answer:
+            return str(answer.read())
+    except urllib.error.HTTPError as refused:
+        return str(json.load(refused)["detail"])
+
+
+@pytest.mark.trio
+async def test_what_is_to_be_called_is_read_in_the_accounts_country_and_the_control_login_is_measured(
+    database_url: str, tmp_path: Path
+) -> None:
+    with within(60):
+        async with pbx() as peer:
+            told = {"host": "127.0.0.1", "port": peer.port, "username": peer.username, "secret": peer.secret}
+            control = {"control_username": peer.username, "control_secret": peer.secret}
+            sections = {"account": {"region": "GB"}, "commands": {"destinations": ["FR"]}, "pbx": [told | control]}
+            async with running(settings(peer, database_url, tmp_path, **sections)) as ran:
+                await until_followed(peer)
+                said = await trio.to_thread.run_sync(dial, f"{ran.url}/api/v1/calls", "020 7123 4567")
+                assert "leads where commands.destinations does not" in said
+                name = f'pbx="127.0.0.1:{peer.port}"'
+                await until_counted(ran, f"trunkline_control_link_up{{{name}}} 1.0")
+                await until_counted(ran, f"trunkline_control_unanswered_total{{{name}}} 0.0")
 
 
 @pytest.mark.trio
