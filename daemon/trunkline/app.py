@@ -220,7 +220,7 @@ class _Daemon:
         if not self._changed.is_set():
             self._changed_at = time.perf_counter()
             self._changed.set()
-            self._queues_changed.set()  # whoever writes calls may be at work, or wait for the database: queues do not
+        self._queues_changed.set()  # whoever writes calls may be at work, or wait for the database: queues do not
 
     async def _write_on(self, on_update: OnUpdates) -> None:
         while True:

@@ -209,6 +209,48 @@ async def test_what_is_to_be_called_is_read_in_the_accounts_country_and_the_cont
                 await until_counted(ran, f"trunkline_control_unanswered_total{{{name}}} 0.0")
 
 
+async def members_in(url: str) -> int:
+    async def count() -> int:
+        connection = await asyncpg.connect(url)
+        try:
+            return int(await connection.fetchval("SELECT count(*) FROM queue_member"))
+        finally:
+            await connection.close()
+
+    async with open_asyncio_thread() as aio:
+        return await aio.call(count)
+
+
+@pytest.mark.trio
+async def test_queues_are_written_although_calls_have_not_been_since_they_changed(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer of calls is at work for ever: what wakes it then has to wake that of queues all the same."""
+
+    async def stuck(self: object) -> list[CallUpdate]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(app, "BEAT_S", 3600.0)  # only a change is written
+    with within(30):
+        async with pbx() as peer, running(settings(peer, database_url, tmp_path)) as ran:
+            await until_followed(peer)
+            await peer.conversations[0].send(newchannel(1))
+            await ran.happened("call.ringing")
+            with monkeypatch.context() as patched:
+                patched.setattr(app._Daemon, "_write", stuck)
+                for number in (1, 2):
+                    member = [
+                        "Queue: support", f"MemberName: Alice {number}", f"Interface: PJSIP/100{number}",
+                        f"StateInterface: PJSIP/100{number}", "Membership: dynamic", "Penalty: 0", "CallsTaken: 0",
+                        "LastCall: 0", "LastPause: 0", "LoginTime: 0", "InCall: 0", "Status: 1", "Paused: 0",
+                        "PausedReason: ", "Ringinuse: 0", "Wrapuptime: 0",
+                    ]  # fmt: skip
+                    await peer.conversations[0].send(event("QueueMemberAdded", *member))
+                    while await members_in(database_url) < number:
+                        await trio.sleep(0.05)
+
+
 @pytest.mark.trio
 async def test_two_pbxs_without_a_systemname_stay_two(database_url: str, tmp_path: Path) -> None:
     with within(20):
