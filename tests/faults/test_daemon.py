@@ -247,7 +247,7 @@ async def test_queues_are_written_although_calls_have_not_been_since_they_change
                         "PausedReason: ", "Ringinuse: 0", "Wrapuptime: 0",
                     ]  # fmt: skip
                     await peer.conversations[0].send(event("QueueMemberAdded", *member))
-                    while await members_in(database_url) < number:
+                    while await members_in(database_url) < number:  # noqa: ASYNC110  # PostgreSQL tells nobody
                         await trio.sleep(0.05)
 
 

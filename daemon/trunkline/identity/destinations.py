@@ -61,7 +61,8 @@ class Destinations:
             raise DestinationRefused("is neither an extension (2 to 6 digits) nor a telephone number, best in E.164")
         if not to.startswith("+") and self._region is None:
             raise DestinationRefused(
-                "is no number in E.164 (+442071234567), and without account.region, or that of the PBXs, no other is understood"
+                "is no number in E.164 (+442071234567), and no other is understood "
+                "without account.region, or that of the PBXs"
             )
         try:
             number = phonenumbers.parse(to.translate(_PUNCTUATION), self._region)

@@ -120,7 +120,7 @@ ARI_BAD = Pulled("trunkline_ari_events_bad", "counter", "Events of recordings th
 CONTROL_UP = Pulled(
     "trunkline_control_link_up",
     "gauge",
-    "1 when the control login is there, by which commands are carried out, else 0.",
+    "1 when the login that carries out commands is up, else 0.",
 )
 CONTROL_ACTIONS = Pulled("trunkline_control_actions", "counter", "Actions that the PBX was told, by name.", "action")
 CONTROL_UNANSWERED = Pulled(
