@@ -220,7 +220,7 @@ class _Daemon:
         if not self._changed.is_set():
             self._changed_at = time.perf_counter()
             self._changed.set()
-            self._queues_changed.set()
+        self._queues_changed.set()  # whoever writes calls may be at work, or wait for the database: queues do not
 
     async def _write_on(self, on_update: OnUpdates) -> None:
         while True:
@@ -311,7 +311,7 @@ class _Daemon:
             oidc=open_issuer(self._settings.oidc),
             vault=vault(self._settings.integrations),
             region=self._settings.region,
-            commands=commanding(self._settings.commands, _dialling_region(self._settings)),
+            commands=commanding(self._settings.commands, self._settings.region),
         )
         try:
             listen = partial(serve, reuse_port=http.reuse_port)
@@ -370,6 +370,8 @@ class _Daemon:
             self._metrics.queues.follow(following.name, partial(getattr, link, "up"))
         for ari in self._ari:
             _measure_ari(self._metrics, ari)
+        for control in self._controls:
+            _measure_control(self._metrics, control)
         if self._pools.recordings is not None:
             _measure_recordings(self._metrics, self._pools.recordings)
         _measure_webhooks(self._metrics, self._pools.webhooks)
@@ -517,12 +519,6 @@ async def open_recordings(settings: Settings, directories: Directories) -> "Reco
     )
 
 
-def _dialling_region(settings: Settings) -> str | None:
-    """How the PBXs understand numbers, where those are all in one country."""
-    regions = {pbx.region for pbx in settings.pbx if pbx.enabled}
-    return regions.pop() if len(regions) == 1 else None
-
-
 def _link_settings(name: str, pbx: Pbx, username: str, secret: str) -> LinkSettings:
     tls = None
     if pbx.tls != "off":
@@ -587,6 +583,16 @@ def _measure_ari(metrics: Metrics, ari: AriLink) -> None:
     }
     for family, read in readings.items():
         metrics.pull(family, ari.name, read)
+
+
+def _measure_control(metrics: Metrics, control: Control) -> None:
+    readings: dict[families.Pulled, Callable[[], float | dict[str, int]]] = {
+        families.CONTROL_UP: lambda: control.up,
+        families.CONTROL_ACTIONS: lambda: control.sent,
+        families.CONTROL_UNANSWERED: lambda: control.unanswered,
+    }
+    for family, read in readings.items():
+        metrics.pull(family, control.name, read)
 
 
 def _measure_pbx(metrics: Metrics, following: Following, link: Link) -> None:

@@ -408,6 +408,11 @@ class ApiSettings(Section, frozen=True, kw_only=True):
     recordings: Recordings = Recordings()
     webhooks: Webhooks = Webhooks()
 
+    @property
+    def region(self) -> str | None:
+        """The country of numbers that people write without one, of leads and in commands."""
+        return self.account.region
+
 
 class Settings(ApiSettings, frozen=True, kw_only=True):
     """Everything that was configured."""
@@ -417,8 +422,8 @@ class Settings(ApiSettings, frozen=True, kw_only=True):
 
     @property
     def region(self) -> str | None:
-        """The country of numbers that people write without one: the account's, or the one that all its PBXs are in."""
-        regions = {pbx.region for pbx in self.pbx}
+        """The account's, or the one that all PBXs are in that are followed."""
+        regions = {pbx.region for pbx in self.pbx if pbx.enabled}
         return self.account.region or (regions.pop() if len(regions) == 1 else None)
 
 

@@ -314,11 +314,18 @@ class Operator:
             )
 
     async def _record(self, job: _Job) -> dict[str, Any]:
-        standing = self._standing(job)
+        standing, pause = self._standing(job), job.command.kind is Kind.RECORD_PAUSE
+        if pause and standing.recorded_by_ari:  # who is told that it pauses says what must not be recorded
+            raise Failed("recorded_by_ari", "an ARI application records this call too, and only that can pause it")
         if not standing.recorded:
-            raise Failed("not_recorded", "nothing of this call is being recorded")
+            raise Failed("not_recorded", "nothing of this call is being recorded by MixMonitor")
         for channel in standing.recorded:
-            await self._act(job, actions.mute_recording(channel, job.command.kind is Kind.RECORD_PAUSE))
+            try:
+                await self._act(job, actions.mute_recording(channel, pause))
+            except Failed as failed:
+                if job.begun:
+                    raise NotAnswered(f"a part of it was done: {failed.detail}") from failed
+                raise
         return {"recordings": len(standing.recorded)}
 
     # ---- agents

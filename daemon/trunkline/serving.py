@@ -73,8 +73,8 @@ async def serve_alone(settings: ApiSettings, ready: Callable[[str], object] = la
             webhooks=WebhookClient(destinations(settings.webhooks)),
             oidc=open_issuer(settings.oidc),
             vault=vault(settings.integrations),
-            region=settings.account.region,
-            commands=commanding(settings.commands, settings.account.region),
+            region=settings.region,
+            commands=commanding(settings.commands, settings.region),
         )
 
         def stop(number: signal.Signals) -> None:

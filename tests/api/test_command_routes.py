@@ -155,6 +155,7 @@ OUTCOMES = {
                 "not_held",
                 "no_consultation",
                 "not_recorded",
+                "recorded_by_ari",
                 "pbx_refused",
             ),
             *("agent_no_answer", "agent_busy", "agent_unavailable"),

@@ -140,3 +140,25 @@ async def test_an_action_with_a_line_of_its_own_is_not_sent(autojump_clock: CLOC
         with pytest.raises(ValueError, match="may not contain CR"):
             await control.act(Action("Hangup", (("Channel", "x\r\nAction: Originate"),)), before=soon())
         assert peer.asked("Originate") == peer.asked("Hangup") == 0
+
+
+@pytest.mark.trio
+async def test_who_waits_for_it_is_told_also_when_a_session_fails_first(autojump_clock: CLOCK) -> None:
+    peer = Peer()
+    peer.fully_booted = False
+    right, peer.secret = peer.secret, "another"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(peer.run)
+        control = Control(peer.settings(secret=right), backoff=Backoff(jitter=lambda: 0.0))
+        nursery.start_soon(control.run)
+
+        async def mend() -> None:
+            await peer.until(lambda: peer.asked("Login"))
+            peer.secret = right
+
+        nursery.start_soon(mend)
+        with within(600):
+            await control.wait_up()
+        assert control.up
+        assert len(peer.conversations) == 2
+        nursery.cancel_scope.cancel()

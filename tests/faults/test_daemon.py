@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -177,6 +178,77 @@ async def test_an_event_on_the_wire_becomes_a_row(database_url: str, tmp_path: P
             await ran.happened("call.ended")
             (call,) = await calls_in(database_url)
             assert call["ended_at"] is not None
+
+
+def dial(url: str, to: str) -> str:
+    """What is said to somebody who wants that called; all that may be called is France."""
+    body = json.dumps({"extension": "1001", "to": to}).encode()
+    headers = {"Content-Type": "application/json", "Idempotency-Key": to.replace(" ", "")}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as answer:
+            return str(answer.read())
+    except urllib.error.HTTPError as refused:
+        return str(json.load(refused)["detail"])
+
+
+@pytest.mark.trio
+async def test_what_is_to_be_called_is_read_in_the_accounts_country_and_the_control_login_is_measured(
+    database_url: str, tmp_path: Path
+) -> None:
+    with within(60):
+        async with pbx() as peer:
+            told = {"host": "127.0.0.1", "port": peer.port, "username": peer.username, "secret": peer.secret}
+            control = {"control_username": peer.username, "control_secret": peer.secret}
+            sections = {"account": {"region": "GB"}, "commands": {"destinations": ["FR"]}, "pbx": [told | control]}
+            async with running(settings(peer, database_url, tmp_path, **sections)) as ran:
+                await until_followed(peer)
+                said = await trio.to_thread.run_sync(dial, f"{ran.url}/api/v1/calls", "020 7123 4567")
+                assert "leads where commands.destinations does not" in said
+                name = f'pbx="127.0.0.1:{peer.port}"'
+                await until_counted(ran, f"trunkline_control_link_up{{{name}}} 1.0")
+                await until_counted(ran, f"trunkline_control_unanswered_total{{{name}}} 0.0")
+
+
+async def members_in(url: str) -> int:
+    async def count() -> int:
+        connection = await asyncpg.connect(url)
+        try:
+            return int(await connection.fetchval("SELECT count(*) FROM queue_member"))
+        finally:
+            await connection.close()
+
+    async with open_asyncio_thread() as aio:
+        return await aio.call(count)
+
+
+@pytest.mark.trio
+async def test_queues_are_written_although_calls_have_not_been_since_they_changed(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer of calls is at work for ever: what wakes it then has to wake that of queues all the same."""
+
+    async def stuck(self: object) -> list[CallUpdate]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(app, "BEAT_S", 3600.0)  # only a change is written
+    with within(30):
+        async with pbx() as peer, running(settings(peer, database_url, tmp_path)) as ran:
+            await until_followed(peer)
+            await peer.conversations[0].send(newchannel(1))
+            await ran.happened("call.ringing")
+            with monkeypatch.context() as patched:
+                patched.setattr(app._Daemon, "_write", stuck)
+                for number in (1, 2):
+                    member = [
+                        "Queue: support", f"MemberName: Alice {number}", f"Interface: PJSIP/100{number}",
+                        f"StateInterface: PJSIP/100{number}", "Membership: dynamic", "Penalty: 0", "CallsTaken: 0",
+                        "LastCall: 0", "LastPause: 0", "LoginTime: 0", "InCall: 0", "Status: 1", "Paused: 0",
+                        "PausedReason: ", "Ringinuse: 0", "Wrapuptime: 0",
+                    ]  # fmt: skip
+                    await peer.conversations[0].send(event("QueueMemberAdded", *member))
+                    while await members_in(database_url) < number:  # noqa: ASYNC110  # PostgreSQL tells nobody
+                        await trio.sleep(0.05)
 
 
 @pytest.mark.trio

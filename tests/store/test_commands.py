@@ -203,6 +203,64 @@ async def test_a_call_that_is_over_makes_room_and_one_that_goes_on_does_not(
     assert isinstance(await order(pool, account_id, limits=limits), Command)
 
 
+TRANSFER = Arguments(call="a-1", extension="1001", to="+442071234567", outside=True, mode="BLIND")
+ROOM_FOR_ONE = Limits(per_second=99, at_once=1, per_day=99)
+
+
+async def add_call(pool: Pool, account_id: UUID, external_id: str) -> UUID:
+    return await pool.fetchval(
+        """INSERT INTO call (account_id, integration_id, external_id, direction, status, phone_number, started_at)
+           SELECT $1, id, $2, 'inbound', 'in_progress', '1', now() FROM integration RETURNING id""",
+        account_id,
+        external_id,
+    )
+
+
+async def fold(pool: Pool, account_id: UUID, old: UUID, into: UUID, external_id: str) -> None:
+    """As the writer does when two Calls turn out to be one."""
+    await pool.execute(
+        """INSERT INTO call_alias (integration_id, external_id, account_id, call_id, folded_id)
+           SELECT id, $2, $1, $4, $3 FROM integration""",
+        account_id,
+        external_id,
+        old,
+        into,
+    )
+    await pool.execute("DELETE FROM call WHERE id = $1", old)
+
+
+@pytest.mark.parametrize(("state", "counts"), [("done", True), ("unknown", True), ("failed", False)])
+async def test_a_call_that_was_transferred_outside_counts_as_long_as_it_lives(
+    pool: Pool, account_id: UUID, queue: CommandQueue, state: str, counts: bool
+) -> None:
+    await add_call(pool, account_id, "a-1")
+    for _ in range(2):  # a consultation that was cancelled, and another
+        await ordered(pool, account_id, arguments=TRANSFER, kind=Kind.TRANSFER)
+    await pool.execute("UPDATE command SET state = $1, code = 'pbx_refused', call_id = call.id FROM call", state)
+    over = await order(pool, account_id, limits=ROOM_FOR_ONE)
+    assert (over == OverLimit("at_once", 5.0)) == counts
+    await pool.execute("DELETE FROM command WHERE kind = 'dial'")
+    assert isinstance(await order(pool, account_id, limits=Limits(per_second=99, at_once=2, per_day=99)), Command)
+    await pool.execute("DELETE FROM command WHERE kind = 'dial'")
+    await pool.execute("UPDATE call SET ended_at = now()")
+    assert isinstance(await order(pool, account_id, limits=ROOM_FOR_ONE), Command)
+
+
+@pytest.mark.parametrize("kind", [Kind.DIAL, Kind.TRANSFER])
+async def test_a_call_that_was_folded_into_another_counts_as_long_as_that_lives(
+    pool: Pool, account_id: UUID, queue: CommandQueue, kind: Kind
+) -> None:
+    made = await ordered(pool, account_id, arguments=TRANSFER if kind is Kind.TRANSFER else OUTSIDE, kind=kind)
+    named = dialled_id(made.id) if kind is Kind.DIAL else "a-1"
+    old, older = await add_call(pool, account_id, named), await add_call(pool, account_id, "a-0")
+    await pool.execute("UPDATE command SET state = 'done', call_id = CASE kind WHEN 'transfer' THEN $1::uuid END", old)
+    await fold(pool, account_id, old, older, named)
+    assert isinstance(await order(pool, account_id, limits=ROOM_FOR_ONE), OverLimit)
+    assert (await select_command(pool, account_id, made.id)).call_id == older  # type: ignore[union-attr]
+    await pool.execute("UPDATE call SET ended_at = now()")
+    assert isinstance(await order(pool, account_id, limits=ROOM_FOR_ONE), Command)
+
+
 async def test_a_rate_below_one_a_second(pool: Pool, account_id: UUID, queue: CommandQueue) -> None:
     limits = Limits(per_second=0.1, at_once=99, per_day=99)
     assert isinstance(await order(pool, account_id, limits=limits), Command)

@@ -66,6 +66,14 @@ def test_numbers_are_of_the_accounts_country_or_that_of_all_its_pbxs(
     assert settings.region == expected
 
 
+def test_the_country_of_a_pbx_that_is_not_followed_does_not_count() -> None:
+    there, off = (
+        {"host": f"127.0.0.{n}", "secret": "s3cret", "region": region} for n, region in ((1, "GB"), (2, "DE"))
+    )
+    assert config.check(_with(pbx=[there, off])).region is None
+    assert config.check(_with(pbx=[there, off | {"enabled": False}])).region == "GB"
+
+
 def test_nothing_can_be_commanded_by_default() -> None:
     settings = config.check(GOOD)
     assert settings.pbx[0].control_secret is None

@@ -71,6 +71,15 @@ def test_a_satellite_costs_more_although_its_beginning_is_named() -> None:
     assert Destinations(["+881"], premium=True).check("+881612345678").outside
 
 
+@pytest.mark.parametrize(
+    ("rule", "to"), [("+44", "+44912345678"), ("+44", "+4498123456"), ("+1", "+17005551234"), ("+4491", "+44912345678")]
+)
+def test_what_is_in_no_known_range_may_cost_more_although_its_beginning_is_named(rule: str, to: str) -> None:
+    with pytest.raises(DestinationRefused, match="no range of numbers that is known"):
+        Destinations([rule]).check(to)
+    assert Destinations([rule], premium=True).check(to) == Destination(to, True)
+
+
 def test_without_a_region_only_e164_is_understood() -> None:
     with pytest.raises(DestinationRefused, match=r"E\.164"):
         Destinations(["GB"]).check("02071234567")

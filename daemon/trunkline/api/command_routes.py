@@ -108,6 +108,7 @@ COMMANDS: Final = (
         commands.OfCall,
         *_CALL,
         "not_recorded",
+        "recorded_by_ari",
     ),
     _route(
         f"{_OF}/record/resume",

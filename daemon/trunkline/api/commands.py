@@ -423,6 +423,8 @@ def _problem(command: Command) -> Problem:
             return Problem("not_held", detail, **told)
         case "not_recorded":
             return Problem("not_recorded", detail, **told)
+        case "recorded_by_ari":
+            return Problem("recorded_by_ari", detail, **told)
         case "hold_not_configured":
             return Problem("hold_not_configured", detail, **told)
         case "agent_no_answer":

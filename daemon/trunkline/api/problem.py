@@ -98,6 +98,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "queue_not_found": (404, "no queue of the account has this id or name"),
     "range_refused": (416, "the Range is not one that is served"),
     "rate_limited": (429, "more requests than http.rate_limit allows; `Retry-After` says how long to wait"),
+    "recorded_by_ari": (409, "an ARI application records the call, which no command pauses"),
     "recording_erased": (410, "the recording was erased"),
     "recording_not_found": (404, "no recording of the account has this id"),
     "refresh_refused": (401, "the refresh token is missing, over, or was used before: log in again"),

@@ -62,8 +62,9 @@ class Control:
         return self._wire is not None
 
     async def wait_up(self) -> None:
-        """Return once it is logged in."""
-        await self._up.wait()
+        """Return once it is logged in, however many sessions fail before."""
+        while not self.up:
+            await self._up.wait()
 
     async def run(self) -> NoReturn:
         """Keep it logged in, for ever: only cancellation ends it."""
@@ -103,7 +104,8 @@ class Control:
                 failure = await wire.run()
                 nursery.cancel_scope.cancel()
         finally:
-            self._wire, self._up = None, trio.Event()
+            if self._wire is not None:  # whoever waits since an earlier session goes on waiting for the same
+                self._wire, self._up = None, trio.Event()
             self._over.set()
         return failure
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from trunkline.calls.live import Live
 from trunkline.calls.model import UP
+from trunkline.calls.record import RecordingKind
 
 
 class StandingLeg(NamedTuple):
@@ -23,6 +24,7 @@ class Standing(NamedTuple):
 
     legs: tuple[StandingLeg, ...]
     recorded: tuple[str, ...]  # Uniqueids of the channels that a MixMonitor runs on
+    recorded_by_ari: bool  # and no MixMonitorMute is heard in that
     spaces: tuple[tuple[str, str], ...]  # (Uniqueid, space) of those that are parked
     conference: bool
 
@@ -50,10 +52,12 @@ def standing(live: Live, external_id: str) -> Standing | None:
         for leg in call.legs.values()
         if leg.ended_at is None
     ]
+    running = [recording for recording in call.recordings if recording.ended_at is None and recording.path]
     recorded = dict.fromkeys(
         recording.uniqueid
-        for recording in call.recordings
-        if recording.ended_at is None and recording.path and recording.uniqueid in live.channels
+        for recording in running
+        if recording.kind is RecordingKind.CALL and recording.uniqueid in live.channels
     )
+    by_ari = any(recording.kind is RecordingKind.ARI for recording in running)
     spaces = tuple((p.uniqueid, p.space) for p in call.parked if p.space and p.retrieved_by is None and not p.timed_out)
-    return Standing(tuple(legs), tuple(recorded), spaces, call.conference is not None)
+    return Standing(tuple(legs), tuple(recorded), by_ari, spaces, call.conference is not None)

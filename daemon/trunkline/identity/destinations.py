@@ -20,6 +20,7 @@ RULE: Final = re.compile(r"[A-Z]{2}|\+[1-9][0-9]{0,14}", re.ASCII)
 _DEAR: Final = frozenset(
     {PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST, PhoneNumberType.PERSONAL_NUMBER, PhoneNumberType.UAN}
 )
+_UNKNOWN: Final = PhoneNumberType.UNKNOWN  # in no range that is known: nobody can say what it costs
 _NO_COUNTRY: Final = "001"  # satellites, international networks
 
 
@@ -60,7 +61,8 @@ class Destinations:
             raise DestinationRefused("is neither an extension (2 to 6 digits) nor a telephone number, best in E.164")
         if not to.startswith("+") and self._region is None:
             raise DestinationRefused(
-                "is no number in E.164 (+442071234567), and without `region` of the PBX no other is understood"
+                "is no number in E.164 (+442071234567), and no other is understood "
+                "without account.region, or that of the PBXs"
             )
         try:
             number = phonenumbers.parse(to.translate(_PUNCTUATION), self._region)
@@ -82,7 +84,13 @@ class Destinations:
             raise DestinationRefused("leads where commands.destinations does not; an admin can add the country to it")
         if any(_fits(rule, text, country) for rule in self._denied):
             raise DestinationRefused("leads where commands.denied forbids to call")
-        if not self._premium and (country == _NO_COUNTRY or phonenumbers.number_type(number) in _DEAR):
+        kind = phonenumbers.number_type(number)
+        if not self._premium and kind == _UNKNOWN:
+            raise DestinationRefused(
+                "is in no range of numbers that is known, so it may cost more than a call; "
+                "commands.premium = true would allow it"
+            )
+        if not self._premium and (country == _NO_COUNTRY or kind in _DEAR):
             raise DestinationRefused(
                 "is a number that costs more than a call (premium, shared cost, personal, satellite); "
                 "commands.premium = true would allow those"

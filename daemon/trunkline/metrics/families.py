@@ -117,6 +117,15 @@ ARI_RECORDINGS = Pulled(
     frozenset({"started", "finished", "failed"}),
 )
 ARI_BAD = Pulled("trunkline_ari_events_bad", "counter", "Events of recordings that are not as Asterisk writes them.")
+CONTROL_UP = Pulled(
+    "trunkline_control_link_up",
+    "gauge",
+    "1 when the login that carries out commands is up, else 0.",
+)
+CONTROL_ACTIONS = Pulled("trunkline_control_actions", "counter", "Actions that the PBX was told, by name.", "action")
+CONTROL_UNANSWERED = Pulled(
+    "trunkline_control_unanswered", "counter", "Actions that the PBX did not answer: what came of them is unknown."
+)
 TRACKER_FAULTS = Pulled(
     "trunkline_tracker_faults", "counter", "Events or calls that the tracker failed on: bugs of ours."
 )
@@ -225,6 +234,9 @@ PULLED = (
     ARI_CONNECTS_FAILED,
     ARI_RECORDINGS,
     ARI_BAD,
+    CONTROL_UP,
+    CONTROL_ACTIONS,
+    CONTROL_UNANSWERED,
     TRACKER_FAULTS,
     CALLS_ACTIVE,
     CHANNELS_ACTIVE,

@@ -115,17 +115,24 @@ def dialled_id(command_id: UUID) -> str:
     return f"trunkline-{command_id.hex}"
 
 
-# The Call of a dialled one is found by the id that its channel was given.
-_COLUMNS: Final = """
-    command.id, upper(command.kind) AS kind, upper(command.state) AS state, command.code, command.detail,
-    command.result, command.created_at, command.claimed_at, command.finished_at, command.not_after,
+_EXTERNAL_ID: Final = """
+    CASE WHEN command.kind = 'dial' THEN 'trunkline-' || replace(command.id::text, '-', '')
+        ELSE command.arguments ->> 'call' END"""
+
+# The Call of a dialled one is found by the id that its channel was given; that of one which was folded, by its alias.
+_CALL_ID: Final = f"""
     coalesce(command.call_id, (
         SELECT call.id FROM call
-        WHERE command.kind = 'dial' AND call.integration_id = command.integration_id
-            AND call.external_id = 'trunkline-' || replace(command.id::text, '-', '')
-    )) AS call_id,
-    CASE WHEN command.kind = 'dial' THEN 'trunkline-' || replace(command.id::text, '-', '')
-        ELSE command.arguments ->> 'call' END AS external_id
+        WHERE call.integration_id = command.integration_id AND call.external_id = {_EXTERNAL_ID}
+    ), (
+        SELECT call_alias.call_id FROM call_alias
+        WHERE call_alias.integration_id = command.integration_id AND call_alias.external_id = {_EXTERNAL_ID}
+    ))"""
+
+_COLUMNS: Final = f"""
+    command.id, upper(command.kind) AS kind, upper(command.state) AS state, command.code, command.detail,
+    command.result, command.created_at, command.claimed_at, command.finished_at, command.not_after,
+    {_CALL_ID} AS call_id, {_EXTERNAL_ID} AS external_id
 """
 
 _SELECT: Final = f"SELECT {_COLUMNS} FROM command WHERE account_id = $1 AND id = $2"
@@ -145,17 +152,19 @@ SELECT request_hash, {_COLUMNS} FROM command WHERE account_id = $1 AND idempoten
 """
 
 # Of those that lead outside: in the last second (or as many as the rate makes of one), now, and in the last day.
-_COUNT: Final = """
+# A Call that was transferred outside twice leads there once; one whose transfer failed does not.
+_COUNT: Final = f"""
 SELECT count(*) FILTER (WHERE created_at > now() - make_interval(secs => $2)) AS lately,
     extract(epoch FROM min(created_at) FILTER (WHERE created_at > now() - make_interval(secs => $2)))::float8
         + $2 - extract(epoch FROM now())::float8 AS lately_wait_s,
     count(*) AS today,
     extract(epoch FROM min(created_at))::float8 + 86400 - extract(epoch FROM now())::float8 AS today_wait_s,
-    count(*) FILTER (WHERE state IN ('pending', 'claimed') OR EXISTS (
-        SELECT FROM call
-        WHERE call.integration_id = command.integration_id AND call.ended_at IS NULL
-            AND call.external_id = 'trunkline-' || replace(command.id::text, '-', ''))) AS live
-FROM command
+    count(*) FILTER (WHERE state IN ('pending', 'claimed')) + count(DISTINCT (kind, live.id)) FILTER (
+        WHERE live.id IS NOT NULL) AS live
+FROM command LEFT JOIN LATERAL (
+    SELECT call.id FROM call
+    WHERE call.account_id = command.account_id AND call.ended_at IS NULL AND call.id = {_CALL_ID}
+) AS live ON state IN ('done', 'unknown') OR state = 'failed' AND kind = 'dial'
 WHERE account_id = $1 AND created_at > now() - interval '1 day' AND arguments ->> 'outside' = 'true'
     AND (state <> 'failed' OR code NOT IN ('pbx_away', 'command_expired', 'control_not_configured'))
 """
