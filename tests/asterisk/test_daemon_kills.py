@@ -127,7 +127,11 @@ def scene(vault: Vault, crowd: Crowd, s3: S3Server, tmp_path_factory: pytest.Tem
 def test_killed_while_the_database_takes_its_time(scene: _Scene, step: int, objects: int) -> None:
     with scene.gate(step):
         scene.record()
-        scene.killed_when("somebody is at the gate", lambda: scene.waiting() and scene.objects() == objects)
+
+        def held() -> bool:
+            return scene.waiting() > 0 and scene.objects() == objects and scene.vault.jobs() == CALLS
+
+        scene.killed_when("somebody is at the gate", held)
     left = scene.left()
     assert left == _Left(stored=left.stored, objects=objects, files=CALLS, jobs=CALLS)
     # What was asked to commit is committed for the dead too: the first of them, and who came with it.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 from standardwebhooks import Webhook
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Received(NamedTuple):
