@@ -547,7 +547,7 @@ def _measure_recordings(metrics: Metrics, service: "RecordingService") -> None:
     readings: dict[families.Pulled, Callable[[], float | dict[str, int]]] = {
         families.RECORDINGS_STORED: lambda: uploader.stored,
         families.RECORDINGS_STORED_BYTES: lambda: uploader.stored_bytes,
-        families.RECORDINGS_REFUSED: lambda: uploader.refused_names,
+        families.RECORDINGS_REFUSED: lambda: uploader.refused_names + sweeper.refused_names,
         families.RECORDINGS_WAITING: lambda: sweeper.waiting,
         families.RECORDINGS_OLDEST: lambda: sweeper.oldest_s,
         families.RECORDINGS_FOUND: lambda: sweeper.linked,

@@ -222,6 +222,7 @@ async def test_hostile_entries_are_said_once_and_never_followed(house: House) ->
     assert len(house.objects()) == 1
     assert house.files() == [name for name in there if name != found.name]
     assert len(list((house.spool.parent / "outside").iterdir())) == 2
+    assert house.sweeper.refused_names == len(wanted) - 1  # all but the long name, which is a good one
 
 
 async def test_no_phone_number_of_a_files_name_is_in_the_log(house: House) -> None:

@@ -75,6 +75,8 @@ class Sweeper:
         self._low = False
         self._unread: frozenset[tuple[str, str]] = frozenset()  # PBX and name of folders of which it was said
         self.unread = 0  # folders
+        self._refused: set[str] = set()  # paths of which it was counted
+        self.refused_names = 0  # files that no event told of and whose names are not followed
         self.files = 0  # in the spools, when last looked
         self.waiting: dict[str, int] = {}  # recordings that are not stored, by state
         self.oldest_s = 0.0  # since the oldest pending one ended
@@ -98,6 +100,7 @@ class Sweeper:
         """Look once. Raises as asyncpg does."""
         files, free = 0, []
         unread: list[tuple[str, Found]] = []
+        counted, self._refused = self._refused, set()
         await self._enqueue(await select_lost_jobs(self._pool, self._account))
         directories = self._directories
         for kind, pbx, spool in [
@@ -134,6 +137,7 @@ class Sweeper:
                 for some in chunked(left, BATCH):
                     await self._enqueue(await insert_messages(self._pool, integration, some))
         self.files = files
+        self.refused_names += len(self._refused - counted)
         self._tell_unread(unread)
         self._watch_room(min(free, default=-1))
         waiting = await select_waiting(self._pool, self._account)
@@ -180,6 +184,7 @@ class Sweeper:
             at = datetime.fromtimestamp(min(file.look.modified_ns / 1e9, time.time()), UTC)
             if file.fault:
                 unmatched.append((path, file.fault))
+                self._refused.add(path)
             elif channel is None:
                 named = "no call is known with the id in its name" if ids[path] else "its name holds no call's id"
                 unmatched.append((path, f"{_UNTOLD[kind]}{named}: remove it, or rename it to …_UNIQUEID.wav"))
