@@ -29,6 +29,7 @@ from trunkline.crm.webhooks.destination import Destinations
 from trunkline.crm.webhooks.message import new_secret
 from trunkline.crm.webhooks.service import Sending, WebhookService
 from trunkline.embedded.postgres import Postgres
+from trunkline.store.audit import By
 from trunkline.store.migrate import upgrade
 from trunkline.store.pool import Pool, open_pool
 from trunkline.store.webhooks import insert_webhook
@@ -140,8 +141,9 @@ async def bench(url: str, seconds: float, rate: float) -> int:
         account_id: UUID = await pool.fetchval("INSERT INTO account (name) VALUES ('main') RETURNING id")
 
         async def add(path: str, port: int) -> None:
+            where = f"http://127.0.0.1:{port}/{path}"
             made: Any = await insert_webhook(
-                pool, account_id, f"http://127.0.0.1:{port}/{path}", "", "STANDARD", ["call.ringing"], new_secret()
+                pool, account_id, By("bench"), where, "", "STANDARD", ["call.ringing"], new_secret()
             )
             assert made is not None
 
